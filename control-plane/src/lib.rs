@@ -1,0 +1,1 @@
+//! The control plane: the effects around weft-control-plane-core.

@@ -1,0 +1,1 @@
+//! The sample system: user, product, order, payment and inventory services.

@@ -1,0 +1,1 @@
+//! What every process of the mesh has: status and admin listeners, log, signals, metrics recorder.

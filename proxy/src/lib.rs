@@ -1,0 +1,1 @@
+//! The sidecar proxy: the I/O shell around weft-proxy-core.

@@ -1,0 +1,1 @@
+//! Tests that cross processes, and the rules of the repository itself.
