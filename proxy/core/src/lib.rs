@@ -4,5 +4,9 @@
 //! this crate decides. It may depend on `http`, `bytes` and small pure crates only; a test holds the list.
 //! Start at [`resource`], the vocabulary.
 
+pub mod authority;
+pub mod hygiene;
+pub mod outcome;
+pub mod protocol;
 pub mod resource;
 pub mod time;

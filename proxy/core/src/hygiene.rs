@@ -1,0 +1,467 @@
+//! What a message head must look like before it is passed on, beyond what the HTTP library refuses by itself.
+//!
+//! Each rule here closes a gap between two readers of one message: a rule is either a typed [`Violation`] (the message
+//! is refused, nothing of it reaches anybody) or a field that is taken away. The order of a proxy's work is: check,
+//! take private fields ([`take_private`], from mesh peers only), strip ([`strip_hop_by_hop`], [`strip_private`]), then add
+//! its own fields; so no field that a message names in `Connection` can remove one of ours.
+//!
+//! Not here, because it can't be seen here: what hyper drops before a head is handed out (a `#fragment`; the
+//! `Content-Length` beside a `Transfer-Encoding`). Neither is forwarded, so the next reader doesn't see it either.
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT,
+    HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use smallvec::SmallVec;
+
+use crate::authority::{self, Authority, AuthorityError};
+use crate::outcome::Reason;
+
+/// Most header fields of one head, cookie crumbs included.
+pub const MAX_FIELDS: usize = 100;
+
+/// Most bytes of one decoded head: names, values and the request target.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Most bytes of a trailer section, names and values.
+pub const MAX_TRAILERS: usize = 16 * 1024;
+
+/// Which attempt of its exchange a request is, counted from 1; between sidecars only.
+pub const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
+
+/// How the names of header fields were written, where an HTTP/1 application cares; between sidecars only.
+pub const HEADER_CASE: HeaderName = HeaderName::from_static("x-weft-header-case");
+
+/// On a response between sidecars: no application saw the request, it may be sent again.
+pub const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unprocessed");
+
+/// The SPIFFE id of who asks, from the proxy to its application.
+pub const CLIENT_ID: HeaderName = HeaderName::from_static("x-weft-client-id");
+
+/// What a trailer section must not hold, beside what belongs to one connection.
+const NO_TRAILERS: [HeaderName; 13] = [
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    UPGRADE,
+];
+
+const PRIVATE_PREFIX: &[u8] = b"x-weft-";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Why a message is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// RFC 9112 section 3.2.
+    #[error("an HTTP/1.1 request needs a Host field")]
+    NoHost,
+    /// RFC 9112 section 3.2.
+    #[error("there is more than one Host field")]
+    ManyHosts,
+    /// What stands there can't be used.
+    #[error("{0}")]
+    Authority(#[from] AuthorityError),
+    /// RFC 9113 section 8.3.1, and absolute form on HTTP/1.
+    #[error("Host and the request target name different authorities")]
+    AuthorityMismatch,
+    /// Neither `http` nor `https`.
+    #[error("the target's scheme is neither http nor https")]
+    Scheme,
+    /// A NUL in a path ends a C string.
+    #[error("the path holds an encoded NUL (%00)")]
+    Nul,
+    /// RFC 9112 section 6.1: exactly one, exactly `chunked`, on HTTP/1.1 only.
+    #[error("Transfer-Encoding is not exactly one `chunked`")]
+    TransferEncoding,
+    /// RFC 9112 section 6.1.
+    #[error("there are both Transfer-Encoding and Content-Length")]
+    TwoLengths,
+    /// RFC 9110 section 8.6.
+    #[error("Content-Length is not exactly one decimal number")]
+    ContentLength,
+    /// RFC 9110 section 9.3.6.
+    #[error("a CONNECT request has no body")]
+    ConnectWithBody,
+    /// [`MAX_FIELDS`].
+    #[error("there are more than {MAX_FIELDS} header fields")]
+    ManyFields,
+    /// [`MAX_HEAD`].
+    #[error("the head is longer than {MAX_HEAD} bytes")]
+    LongHead,
+    /// [`MAX_TRAILERS`].
+    #[error("the trailer section is longer than {MAX_TRAILERS} bytes")]
+    LongTrailers,
+    /// A 101 that nobody asked for.
+    #[error("the endpoint switched protocols without being asked to")]
+    Unsolicited101,
+}
+
+impl Violation {
+    /// What a request is answered with that breaks it.
+    pub fn of_request(self) -> Reason {
+        match self {
+            Self::AuthorityMismatch => Reason::AuthorityMismatch,
+            Self::Authority(AuthorityError::Forbidden) => Reason::ConnectForbidden,
+            Self::ManyFields | Self::LongHead | Self::LongTrailers => Reason::HeadersTooLarge,
+            _ => Reason::BadRequest,
+        }
+    }
+
+    /// What a request is answered with whose response breaks it.
+    pub fn of_response(self) -> Reason {
+        match self {
+            Self::ManyFields | Self::LongHead | Self::LongTrailers => Reason::UpstreamHeadTooLarge,
+            Self::Unsolicited101 => Reason::UpgradeFailed,
+            _ => Reason::UpstreamProtocol,
+        }
+    }
+}
+
+/// The length of a message's body, as its head declares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// Nothing said: none on an HTTP/1 request, until the end of the stream on HTTP/2.
+    Undeclared,
+    /// In bytes.
+    Known(u64),
+    /// Chunked.
+    Chunked,
+}
+
+/// What the check of a request's head found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// Where it wants to go; `None`: it doesn't say (HTTP/1.0, or HTTP/2 without `:authority` and `host`).
+    pub authority: Option<Authority>,
+    /// The port where the authority has none.
+    pub default_port: u16,
+    /// Its body.
+    pub length: BodyLength,
+    /// The value of `Upgrade` where it is to be passed on: HTTP/1.1, named in `Connection`, no body, not h2c.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// Checks a request's head, before anything in it is changed.
+pub fn check_request(
+    version: Version,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<RequestFacts, Violation> {
+    check_size(Some(uri), headers)?;
+    check_target(uri)?;
+    let length = check_length(version, headers)?;
+    if method == Method::CONNECT && !matches!(length, BodyLength::Undeclared) {
+        return Err(Violation::ConnectWithBody);
+    }
+    let default_port = default_port(method, uri);
+    let authority = check_authority(version, method, uri, headers, default_port)?;
+    let no_body = matches!(length, BodyLength::Undeclared | BodyLength::Known(0));
+    let upgrade = if version == Version::HTTP_11 && no_body {
+        wanted_upgrade(headers)
+    } else {
+        None
+    };
+    Ok(RequestFacts {
+        authority,
+        default_port,
+        length,
+        upgrade,
+    })
+}
+
+/// Checks a response's head, before anything in it is changed. `upgrade`: the request asked for one.
+pub fn check_response(
+    version: Version,
+    status: StatusCode,
+    headers: &HeaderMap,
+    upgrade: bool,
+) -> Result<BodyLength, Violation> {
+    check_size(None, headers)?;
+    if status == StatusCode::SWITCHING_PROTOCOLS && !(upgrade && version == Version::HTTP_11) {
+        return Err(Violation::Unsolicited101);
+    }
+    check_length(version, headers)
+}
+
+/// Drops from a trailer section what may not stand there (RFC 9110 section 6.5.1): what frames or routes a message,
+/// authenticates, or describes its content, and private fields.
+pub fn clean_trailers(trailers: &mut HeaderMap) -> Result<(), Violation> {
+    if trailers.len() > MAX_FIELDS {
+        return Err(Violation::ManyFields);
+    }
+    if fields_len(trailers) > MAX_TRAILERS {
+        return Err(Violation::LongTrailers);
+    }
+    for name in &NO_TRAILERS {
+        trailers.remove(name);
+    }
+    strip_hop_by_hop(trailers);
+    strip_private(trailers);
+    Ok(())
+}
+
+/// Takes away what belongs to one connection: fields named in `Connection`, and those that always do (RFC 9110
+/// section 7.6.1). `TE: trailers` stays, every other coding in it goes. Fields that frame or route a message, and
+/// private ones, can't be named away.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_in_connection(headers) {
+            if !is_protected(&name) {
+                headers.remove(&name);
+            }
+        }
+    }
+    let trailers = list_has(headers, &TE, b"trailers");
+    for name in [
+        &CONNECTION,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
+        &PROXY_AUTHORIZATION,
+        &TE,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes away every private field, also spelled with underscores (some applications read `_` as `-`).
+pub fn strip_private(headers: &mut HeaderMap) {
+    let private: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| is_private(name)).cloned().collect();
+    for name in &private {
+        headers.remove(name);
+    }
+}
+
+/// What a mesh peer says in private fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Private {
+    /// [`ATTEMPT`]; 1 where it is missing or can't be read.
+    pub attempt: u32,
+    /// [`HEADER_CASE`].
+    pub header_case: Option<HeaderValue>,
+    /// [`UNPROCESSED`].
+    pub unprocessed: bool,
+}
+
+/// Reads the private fields of a message of a mesh peer and takes them away. Never ask it of an application's message.
+pub fn take_private(headers: &mut HeaderMap) -> Private {
+    let attempt = headers
+        .get(ATTEMPT)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let private = Private {
+        attempt: attempt.unwrap_or(1).max(1),
+        header_case: headers.remove(HEADER_CASE),
+        unprocessed: headers.contains_key(UNPROCESSED),
+    };
+    strip_private(headers);
+    private
+}
+
+fn check_size(uri: Option<&Uri>, headers: &HeaderMap) -> Result<(), Violation> {
+    if headers.len() > MAX_FIELDS {
+        return Err(Violation::ManyFields);
+    }
+    let target = uri.map_or(0, |uri| {
+        uri.authority().map_or(0, |a| a.as_str().len()) + uri.path_and_query().map_or(0, |p| p.as_str().len())
+    });
+    if target + fields_len(headers) > MAX_HEAD {
+        Err(Violation::LongHead)
+    } else {
+        Ok(())
+    }
+}
+
+fn fields_len(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}
+
+fn check_target(uri: &Uri) -> Result<(), Violation> {
+    if uri
+        .scheme_str()
+        .is_some_and(|scheme| scheme != "http" && scheme != "https")
+    {
+        return Err(Violation::Scheme);
+    }
+    if uri.path().contains("%00") {
+        Err(Violation::Nul)
+    } else {
+        Ok(())
+    }
+}
+
+fn default_port(method: &Method, uri: &Uri) -> u16 {
+    // A `Host` without port beside a CONNECT target means the target's port.
+    let connect = if method == Method::CONNECT {
+        uri.port_u16()
+    } else {
+        None
+    };
+    connect.unwrap_or(if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    })
+}
+
+fn check_authority(
+    version: Version,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    default_port: u16,
+) -> Result<Option<Authority>, Violation> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match hosts.next() {
+        Some(value) => Some(Authority::parse(value.as_bytes())?),
+        None if version == Version::HTTP_11 => return Err(Violation::NoHost),
+        None => None,
+    };
+    if hosts.next().is_some() {
+        return Err(Violation::ManyHosts);
+    }
+    let target = uri
+        .authority()
+        .map(|a| Authority::parse(a.as_str().as_bytes()))
+        .transpose()?;
+    if method == Method::CONNECT && target.as_ref().is_none_or(|target| target.port.is_none()) {
+        return Err(AuthorityError::NoPort.into());
+    }
+    match (target, host) {
+        (Some(target), Some(host)) if !target.same_as(&host, default_port) => {
+            Err(Violation::AuthorityMismatch)
+        }
+        (Some(authority), _) | (None, Some(authority)) => Ok(Some(authority)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn check_length(version: Version, headers: &HeaderMap) -> Result<BodyLength, Violation> {
+    let length = content_length(headers)?;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(length.map_or(BodyLength::Undeclared, BodyLength::Known));
+    };
+    let exact = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if version != Version::HTTP_11 || !exact {
+        return Err(Violation::TransferEncoding);
+    }
+    if length.is_some() {
+        Err(Violation::TwoLengths)
+    } else {
+        Ok(BodyLength::Chunked)
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Violation> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let digits = value.as_bytes();
+    if values.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Violation::ContentLength);
+    }
+    let length = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    length.map(Some).ok_or(Violation::ContentLength)
+}
+
+/// `Upgrade`, where `Connection` names it and none of its protocols is h2c (RFC 9113 took that upgrade away; passing
+/// it on would let a client speak past us).
+fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = headers.get_all(UPGRADE).iter();
+    let value = values.next()?;
+    let one = values.next().is_none() && list_has(headers, &CONNECTION, b"upgrade");
+    let h2c = |item: &[u8]| item.len() >= 3 && item[..3].eq_ignore_ascii_case(b"h2c");
+    if one && !items(value).any(h2c) {
+        Some(value.clone())
+    } else {
+        None
+    }
+}
+
+fn named_in_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 4]> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(items)
+        .filter_map(|item| HeaderName::from_bytes(item).ok())
+        .collect()
+}
+
+fn is_protected(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TE, AUTHORIZATION].contains(name)
+        || is_private(name)
+        || authority_like(name)
+}
+
+/// Fields that say who asks and from where: removing one behind a client's back changes what an application believes.
+fn authority_like(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "forwarded" || name.starts_with("x-forwarded-") || name == "traceparent" || name == "tracestate"
+}
+
+fn is_private(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() >= PRIVATE_PREFIX.len()
+        && PRIVATE_PREFIX
+            .iter()
+            .zip(name)
+            .all(|(want, have)| want == have || (*want == b'-' && *have == b'_'))
+}
+
+fn list_has(headers: &HeaderMap, name: &HeaderName, item: &[u8]) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(items)
+        .any(|have| have.eq_ignore_ascii_case(item))
+}
+
+/// The items of a comma-separated list, without space around and parameters behind.
+fn items(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(|item| {
+            item.split(|byte| *byte == b';')
+                .next()
+                .unwrap_or(item)
+                .trim_ascii()
+        })
+        .filter(|item| !item.is_empty())
+}
+
+/// Checks the target of a CONNECT against what tunnels must not reach; see [`authority::check_connect`].
+pub fn check_tunnel(facts: &RequestFacts, own: &[std::net::SocketAddr]) -> Result<(), Violation> {
+    let authority = facts.authority.as_ref().ok_or(AuthorityError::Empty)?;
+    Ok(authority::check_connect(authority, own)?)
+}
+
+#[cfg(test)]
+mod tests;
