@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.enable_type_names();
     config.type_name_domain(["."], "type.googleapis.com");
     config.btree_map(["."]);
+    // The same well-known types as in Envoy's messages.
+    config.compile_well_known_types();
+    config.extern_path(".google.protobuf", "::envoy_types::pb::google::protobuf");
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }

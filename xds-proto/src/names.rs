@@ -14,6 +14,9 @@ pub const METADATA_KEY: &str = "weft.dev";
 /// A backend that names nothing: its share of the traffic is answered with 500. No such cluster is ever served.
 pub const INVALID_BACKEND: &str = "weft.dev/invalid-backend";
 
+/// The pattern of a `regex_rewrite` that replaces the whole path.
+pub const FULL_PATH_PATTERN: &str = "^.*$";
+
 /// `node.user_agent_name` of our own proxy.
 pub const USER_AGENT: &str = "weft";
 
