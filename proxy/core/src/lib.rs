@@ -5,8 +5,20 @@
 //! Start at [`resource`], the vocabulary.
 
 pub mod authority;
+mod balance;
+pub mod breaker;
+pub mod cluster;
+pub mod endpoint;
 pub mod hygiene;
+pub mod latency;
+pub mod lease;
+pub mod limit;
+pub mod locality;
 pub mod outcome;
+pub mod outlier;
 pub mod protocol;
 pub mod resource;
+pub mod ring;
+mod selection;
+pub mod subscription;
 pub mod time;
