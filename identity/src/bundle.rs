@@ -55,9 +55,15 @@ pub struct TrustBundle {
 
 impl TrustBundle {
     /// A bundle of these roots. Their order doesn't matter, doubles are dropped.
-    pub fn new(trust_domain: TrustDomain, mut roots: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {
+    pub fn new(
+        trust_domain: TrustDomain,
+        mut roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, BundleError> {
         if roots.is_empty() || roots.len() > MAX_ROOTS {
-            return Err(BundleError::Count { domain: trust_domain, count: roots.len() });
+            return Err(BundleError::Count {
+                domain: trust_domain,
+                count: roots.len(),
+            });
         }
         if let Some(at) = roots.iter().position(|root| !is_authority(root)) {
             return Err(BundleError::NotARoot { index: at + 1 });
@@ -70,7 +76,10 @@ impl TrustBundle {
     /// Reads a PEM bundle.
     pub fn from_pem(trust_domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
         let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        Self::new(trust_domain, roots.map_err(|error| BundleError::Pem(error.to_string()))?)
+        Self::new(
+            trust_domain,
+            roots.map_err(|error| BundleError::Pem(error.to_string()))?,
+        )
     }
 
     /// Reads the PEM bundle at `path`.
@@ -105,7 +114,11 @@ impl TrustBundle {
         for root in &self.roots {
             digest.update(Sha256::digest(root));
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 

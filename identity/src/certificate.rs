@@ -63,7 +63,11 @@ impl Details {
         }
         Ok(Self {
             id: single_id(&parsed)?,
-            serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: parsed
+                .raw_serial()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             not_before: moment(parsed.validity().not_before),
             not_after: moment(parsed.validity().not_after),
         })
@@ -78,16 +82,23 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
 }
 
 fn serves_both_sides(parsed: &X509Certificate<'_>) -> Result<bool, CertificateError> {
-    let usage = parsed.extended_key_usage().map_err(|_| CertificateError::Malformed)?;
+    let usage = parsed
+        .extended_key_usage()
+        .map_err(|_| CertificateError::Malformed)?;
     Ok(usage.is_some_and(|usage| usage.value.server_auth && usage.value.client_auth))
 }
 
 fn single_id(parsed: &X509Certificate<'_>) -> Result<SpiffeId, CertificateError> {
-    let names = parsed.subject_alternative_name().map_err(|_| CertificateError::Malformed)?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::Malformed)?;
+    let mut uris = names
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     match (uris.next(), uris.count()) {
         (Some(uri), 0) => Ok(uri.parse()?),
         (first, others) => Err(CertificateError::UriNames(usize::from(first.is_some()) + others)),

@@ -64,7 +64,9 @@ impl KeyPair {
     pub fn csr_der(&self) -> Result<Vec<u8>, LeafError> {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        let request = params.serialize_request(&self.0).map_err(|error| LeafError::Key(error.to_string()))?;
+        let request = params
+            .serialize_request(&self.0)
+            .map_err(|error| LeafError::Key(error.to_string()))?;
         Ok(request.der().to_vec())
     }
 
@@ -93,7 +95,10 @@ impl Leaf {
         Self::from_parts(chain, key.pkcs8())
     }
 
-    fn from_parts(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, LeafError> {
+    fn from_parts(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, LeafError> {
         if chain.len() > MAX_CHAIN {
             return Err(LeafError::TooLong(chain.len()));
         }
@@ -104,7 +109,11 @@ impl Leaf {
             .map_err(|error| LeafError::Key(error.to_string()))?;
         let certified = CertifiedKey::new(chain, signer);
         certified.keys_match().map_err(|_| LeafError::WrongKey)?;
-        Ok(Self { certified: Arc::new(certified), key: Arc::new(key), details })
+        Ok(Self {
+            certified: Arc::new(certified),
+            key: Arc::new(key),
+            details,
+        })
     }
 
     /// Whose it is.
@@ -129,7 +138,9 @@ impl Leaf {
 
     /// The time for which it was issued.
     pub fn lifetime(&self) -> Duration {
-        self.not_after().duration_since(self.not_before()).unwrap_or_default()
+        self.not_after()
+            .duration_since(self.not_before())
+            .unwrap_or_default()
     }
 
     /// Whether it is valid at `now`.
@@ -160,12 +171,17 @@ impl Leaf {
 
     /// Writes chain and key as one PEM file, readable by its owner only.
     pub fn save(&self, path: &Path) -> Result<(), LeafError> {
-        Ok(files::write_private(path, format!("{}{}", self.chain_pem(), self.key_pem()).as_bytes())?)
+        Ok(files::write_private(
+            path,
+            format!("{}{}", self.chain_pem(), self.key_pem()).as_bytes(),
+        )?)
     }
 
     /// Reads what [`Leaf::save`] wrote; `None` when there is no such file.
     pub fn load(path: &Path) -> Result<Option<Self>, LeafError> {
-        let Some(pem) = files::read(path)? else { return Ok(None) };
+        let Some(pem) = files::read(path)? else {
+            return Ok(None);
+        };
         let unusable = |error: rustls_pki_types::pem::Error| LeafError::Pem {
             path: path.display().to_string(),
             reason: error.to_string(),
@@ -178,6 +194,8 @@ impl Leaf {
 
 impl fmt::Debug for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leaf").field("details", &self.details).finish_non_exhaustive()
+        f.debug_struct("Leaf")
+            .field("details", &self.details)
+            .finish_non_exhaustive()
     }
 }

@@ -78,8 +78,7 @@ impl FromStr for TrustDomain {
     type Err = SpiffeError;
 
     fn from_str(text: &str) -> Result<Self, SpiffeError> {
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if text.is_empty() || text.len() > MAX_TRUST_DOMAIN_BYTES || !text.bytes().all(allowed) {
             return Err(SpiffeError::TrustDomain(printable(text)));
         }
@@ -127,7 +126,8 @@ impl SpiffeId {
         }
         let domain_end = SCHEME.len() + domain.0.len();
         Ok(Self {
-            text: format!("{SCHEME}{domain}{NAMESPACE_MARK}{namespace}{ACCOUNT_MARK}{service_account}").into(),
+            text: format!("{SCHEME}{domain}{NAMESPACE_MARK}{namespace}{ACCOUNT_MARK}{service_account}")
+                .into(),
             domain_end,
             namespace_end: domain_end + NAMESPACE_MARK.len() + namespace.len(),
         })
@@ -161,11 +161,21 @@ impl FromStr for SpiffeId {
         if text.len() > MAX_ID_BYTES {
             return Err(SpiffeError::TooLong(text.len()));
         }
-        let rest = text.strip_prefix(SCHEME).ok_or_else(|| SpiffeError::Scheme(printable(text)))?;
+        let rest = text
+            .strip_prefix(SCHEME)
+            .ok_or_else(|| SpiffeError::Scheme(printable(text)))?;
         let mut parts = rest.split('/');
         let domain: TrustDomain = parts.next().unwrap_or_default().parse()?;
-        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("ns"), Some(namespace), Some("sa"), Some(account), None) => Self::new(&domain, namespace, account),
+        match (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) {
+            (Some("ns"), Some(namespace), Some("sa"), Some(account), None) => {
+                Self::new(&domain, namespace, account)
+            }
             _ => Err(SpiffeError::Path(printable(text))),
         }
     }
@@ -235,7 +245,10 @@ fn is_label(text: &str) -> bool {
 /// What a refused text looks like in a message: bounded, and without control characters.
 fn printable(text: &str) -> String {
     const MAX_SHOWN_CHARS: usize = 128;
-    text.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect()
+    text.chars()
+        .take(MAX_SHOWN_CHARS)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError as RustlsCertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
-    OtherError, PeerMisbehaved, ServerConfig, SignatureScheme,
+    CertificateError as RustlsCertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    Error, OtherError, PeerMisbehaved, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use thiserror::Error;
@@ -174,7 +174,10 @@ pub fn peer(certificates: &[CertificateDer<'_>]) -> Result<Details, CertificateE
 }
 
 /// Who an authenticated peer is; see [`peer`].
-pub fn peer_identity(certificates: &[CertificateDer<'_>], bundle: &TrustBundle) -> Result<SpiffeId, PeerError> {
+pub fn peer_identity(
+    certificates: &[CertificateDer<'_>],
+    bundle: &TrustBundle,
+) -> Result<SpiffeId, PeerError> {
     let id = peer(certificates)?.id;
     check_domain(&id, bundle.trust_domain())?;
     Ok(id)
@@ -184,7 +187,10 @@ fn check_domain(id: &SpiffeId, expected: &TrustDomain) -> Result<(), PeerError> 
     if id.trust_domain() == expected.as_str() {
         return Ok(());
     }
-    Err(PeerError::TrustDomain { id: id.clone(), expected: expected.clone() })
+    Err(PeerError::TrustDomain {
+        id: id.clone(),
+        expected: expected.clone(),
+    })
 }
 
 /// The one verifier: a path to a root of the bundle by webpki, then a workload's certificate, then the right one.
@@ -198,8 +204,13 @@ struct Verifier {
 
 impl Verifier {
     fn new(bundle: &TrustBundle, expected: Expected, auth: ClientAuth) -> Result<Self, TlsError> {
-        let unusable = |error: webpki::Error| TlsError::Root(bundle.trust_domain().clone(), error.to_string());
-        let anchor = |root| anchor_from_trusted_cert(root).map(|anchor| anchor.to_owned()).map_err(unusable);
+        let unusable =
+            |error: webpki::Error| TlsError::Root(bundle.trust_domain().clone(), error.to_string());
+        let anchor = |root| {
+            anchor_from_trusted_cert(root)
+                .map(|anchor| anchor.to_owned())
+                .map_err(unusable)
+        };
         Ok(Self {
             trust_domain: bundle.trust_domain().clone(),
             anchors: bundle.roots().iter().map(anchor).collect::<Result<_, _>>()?,
@@ -242,7 +253,10 @@ impl Verifier {
             Expected::Ids(ids) if ids.contains(&id) => Ok(()),
             Expected::Ids(ids) => {
                 let expected: Vec<&str> = ids.iter().map(SpiffeId::as_str).collect();
-                Err(PeerError::Unexpected { id, expected: expected.join(" or ") })
+                Err(PeerError::Unexpected {
+                    id,
+                    expected: expected.join(" or "),
+                })
             }
         }
     }
@@ -260,7 +274,9 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("expected", &self.expected).finish_non_exhaustive()
+        f.debug_struct("Verifier")
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
     }
 }
 
@@ -319,7 +335,9 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -361,7 +379,9 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

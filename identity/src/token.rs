@@ -29,7 +29,9 @@ pub enum TokenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The signing key is unusable.
-    #[error("the token key is unusable: {0}; delete the file to have a new one made (all tokens end with it)")]
+    #[error(
+        "the token key is unusable: {0}; delete the file to have a new one made (all tokens end with it)"
+    )]
     Key(String),
     /// Longer than [`MAX_TOKEN_BYTES`].
     #[error("the token is {0} bytes long, at most {MAX_TOKEN_BYTES} are allowed")]
@@ -38,7 +40,9 @@ pub enum TokenError {
     #[error("the token is malformed, or not of the form that `weft token create` makes")]
     Malformed,
     /// Signed by another key, or by another algorithm than ES256.
-    #[error("the token was not signed by this control plane's token key (its state directory may be another)")]
+    #[error(
+        "the token was not signed by this control plane's token key (its state directory may be another)"
+    )]
     Signature,
     /// For somebody else.
     #[error("the token is not for the audience `{AUDIENCE}`")]
@@ -110,9 +114,12 @@ impl SigningKey {
 
     /// Reads the key at `path`; `None` when there is none.
     pub fn load(path: &Path) -> Result<Option<Self>, TokenError> {
-        let Some(bytes) = files::read(path)? else { return Ok(None) };
+        let Some(bytes) = files::read(path)? else {
+            return Ok(None);
+        };
         let text = String::from_utf8(bytes).map_err(|_| TokenError::Key("it is not PEM".into()))?;
-        let pair = rcgen::KeyPair::from_pem_and_sign_algo(&text, &rcgen::PKCS_ECDSA_P256_SHA256).map_err(unusable)?;
+        let pair = rcgen::KeyPair::from_pem_and_sign_algo(&text, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(unusable)?;
         Ok(Some(Self { pair }))
     }
 
@@ -130,7 +137,9 @@ impl SigningKey {
 
     /// What checks its signatures.
     pub fn verifying_key(&self) -> VerifyingKey {
-        VerifyingKey { key: DecodingKey::from_ec_der(self.pair.public_key_raw()) }
+        VerifyingKey {
+            key: DecodingKey::from_ec_der(self.pair.public_key_raw()),
+        }
     }
 }
 
@@ -151,7 +160,9 @@ impl VerifyingKey {
         rules.set_required_spec_claims(&["exp", "aud", "sub"]);
         rules.validate_exp = false;
         rules.validate_aud = false;
-        let body = jsonwebtoken::decode::<Body>(token, &self.key, &rules).map_err(|error| refusal(&error))?.claims;
+        let body = jsonwebtoken::decode::<Body>(token, &self.key, &rules)
+            .map_err(|error| refusal(&error))?
+            .claims;
         if body.aud != AUDIENCE {
             return Err(TokenError::Audience);
         }
@@ -163,9 +174,14 @@ impl VerifyingKey {
 }
 
 fn claims(body: Body) -> Result<Claims, TokenError> {
-    let names = body.sub.strip_prefix(SUBJECT_PREFIX).and_then(|names| names.split_once(':'));
+    let names = body
+        .sub
+        .strip_prefix(SUBJECT_PREFIX)
+        .and_then(|names| names.split_once(':'));
     let Some((namespace, service_account)) = names else {
-        return Err(TokenError::Subject(body.sub.chars().take(128).flat_map(char::escape_debug).collect()));
+        return Err(TokenError::Subject(
+            body.sub.chars().take(128).flat_map(char::escape_debug).collect(),
+        ));
     };
     let claims = Claims {
         namespace: namespace.to_owned(),
@@ -182,7 +198,8 @@ fn claims(body: Body) -> Result<Claims, TokenError> {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn unusable(error: impl std::fmt::Display) -> TokenError {
