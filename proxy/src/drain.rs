@@ -1,0 +1,287 @@
+//! The connections of a worker: which there are, which are busy, and how they are asked to end.
+//!
+//! Every accepted connection holds a [`Tracked`]. Its task polls it for a [`Signal`]; exchanges and tunnels on it hold
+//! a [`Busy`]. Once a second the worker [sweeps](Tracker::sweep): a request head that is not whole
+//! [`HEAD_TIMEOUT`] after its first byte ends its connection, and so does idleness. Thus a deadline costs no timer and
+//! no clock read per request, and is kept to a second.
+//!
+//! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end after
+//! their first exchange, too (endpoint removal takes time to spread).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use crate::telemetry::metrics::Direction;
+
+/// From the first byte of a request head to its last, in seconds.
+pub const HEAD_TIMEOUT: u32 = 10;
+/// An application's connection without an exchange, in seconds.
+pub const IDLE_TIMEOUT: u32 = 600;
+
+/// What a connection is asked to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Nothing.
+    #[default]
+    None,
+    /// Take no new exchange after the running ones (GOAWAY, `Connection: close`).
+    Finish,
+    /// End now.
+    Abort,
+}
+
+/// All connections of a worker.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    connections: RefCell<BTreeMap<u64, Rc<State>>>,
+    next: Cell<u64>,
+    draining: Cell<bool>,
+    second: Rc<Cell<u32>>,
+    running: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    signal: Cell<Signal>,
+    waker: RefCell<Option<Waker>>,
+    busy: Cell<u32>,
+    /// The second in which the head that is being read began, plus one; 0 while none is.
+    head_since: Cell<u32>,
+    /// The second in which the last exchange ended.
+    idle_since: Cell<u32>,
+}
+
+/// A connection's place in the tracker; dropping it takes the connection out.
+#[derive(Debug)]
+pub struct Tracked {
+    id: u64,
+    state: Rc<State>,
+    tracker: Weak<Tracker>,
+    second: Rc<Cell<u32>>,
+    running: Arc<AtomicUsize>,
+    direction: Direction,
+}
+
+/// A running exchange or tunnel.
+#[derive(Debug)]
+pub struct Busy {
+    state: Rc<State>,
+    second: Rc<Cell<u32>>,
+    running: Arc<AtomicUsize>,
+}
+
+/// Notes when a request head begins; the HTTP/1 transport holds it.
+#[derive(Clone, Debug)]
+pub struct HeadClock {
+    state: Rc<State>,
+    second: Rc<Cell<u32>>,
+}
+
+impl Tracker {
+    /// A tracker that adds its running exchanges to `running`, which other threads may read.
+    pub fn new(running: Arc<AtomicUsize>) -> Rc<Self> {
+        Rc::new(Self { running, ..Self::default() })
+    }
+
+    /// A new connection.
+    pub fn track(self: &Rc<Self>, direction: Direction) -> Tracked {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let state = Rc::new(State::default());
+        state.idle_since.set(self.second.get());
+        if self.draining.get() {
+            state.signal.set(Signal::Finish);
+        }
+        self.connections.borrow_mut().insert(id, Rc::clone(&state));
+        Tracked {
+            id,
+            state,
+            tracker: Rc::downgrade(self),
+            second: Rc::clone(&self.second),
+            running: Arc::clone(&self.running),
+            direction,
+        }
+    }
+
+    /// Seconds of this worker's life.
+    pub fn clock(&self) -> Rc<Cell<u32>> {
+        Rc::clone(&self.second)
+    }
+
+    /// Open connections.
+    pub fn open(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// From now on connections finish what they do and end.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.signal_all(Signal::Finish);
+    }
+
+    /// Ends every connection.
+    pub fn abort(&self) {
+        self.draining.set(true);
+        self.signal_all(Signal::Abort);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        self.connections.borrow().values().for_each(|state| state.raise(signal));
+    }
+
+    /// To be called once a second: advances the clock and ends connections whose time is up.
+    pub fn sweep(&self) {
+        let now = self.second.get() + 1;
+        self.second.set(now);
+        for state in self.connections.borrow().values() {
+            let head = state.head_since.get();
+            if head != 0 && now - (head - 1) > HEAD_TIMEOUT {
+                state.raise(Signal::Abort);
+            } else if state.busy.get() == 0 && now - state.idle_since.get() > IDLE_TIMEOUT {
+                state.raise(Signal::Finish);
+            }
+        }
+    }
+}
+
+impl State {
+    fn raise(&self, signal: Signal) {
+        if self.signal.get() < signal {
+            self.signal.set(signal);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Tracked {
+    /// Ready when the signal is above `known`.
+    pub fn poll_signal(&self, cx: &Context<'_>, known: Signal) -> Poll<Signal> {
+        let signal = self.state.signal.get();
+        if signal > known {
+            return Poll::Ready(signal);
+        }
+        let mut waker = self.state.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Which side it was accepted on.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Whether the connection was asked to end.
+    pub fn finishing(&self) -> bool {
+        self.state.signal.get() != Signal::None
+    }
+
+    /// An exchange or a tunnel begins.
+    pub fn begin(&self) -> Busy {
+        self.state.head_since.set(0);
+        self.state.busy.set(self.state.busy.get() + 1);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Busy {
+            state: Rc::clone(&self.state),
+            second: Rc::clone(&self.second),
+            running: Arc::clone(&self.running),
+        }
+    }
+
+    /// For the transport beneath HTTP/1.
+    pub fn head_clock(&self) -> HeadClock {
+        HeadClock { state: Rc::clone(&self.state), second: Rc::clone(&self.second) }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if let Some(tracker) = self.tracker.upgrade() {
+            tracker.connections.borrow_mut().remove(&self.id);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.busy.set(self.state.busy.get() - 1);
+        self.state.idle_since.set(self.second.get());
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl HeadClock {
+    /// Bytes came while no exchange runs: a head has begun, unless it had before.
+    pub fn bytes_arrived(&self) {
+        if self.state.busy.get() == 0 && self.state.head_since.get() == 0 {
+            self.state.head_since.set(self.second.get() + 1);
+        }
+    }
+
+    /// Whether an exchange runs.
+    pub fn busy(&self) -> bool {
+        self.state.busy.get() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal(tracked: &Tracked) -> Signal {
+        match tracked.poll_signal(&Context::from_waker(Waker::noop()), Signal::None) {
+            Poll::Ready(signal) => signal,
+            Poll::Pending => Signal::None,
+        }
+    }
+
+    #[test]
+    fn a_head_has_ten_seconds_from_its_first_byte() {
+        let tracker = Tracker::new(Arc::default());
+        let slow = tracker.track(Direction::Outbound);
+        (0..60).for_each(|_| tracker.sweep());
+        slow.head_clock().bytes_arrived();
+        (0..HEAD_TIMEOUT).for_each(|_| tracker.sweep());
+        slow.head_clock().bytes_arrived();
+        assert_eq!(signal(&slow), Signal::None);
+        tracker.sweep();
+        assert_eq!(signal(&slow), Signal::Abort);
+    }
+
+    #[test]
+    fn a_busy_connection_is_never_swept() {
+        let tracker = Tracker::new(Arc::default());
+        let connection = tracker.track(Direction::Outbound);
+        connection.head_clock().bytes_arrived();
+        let busy = connection.begin();
+        connection.head_clock().bytes_arrived();
+        (0..=IDLE_TIMEOUT).for_each(|_| tracker.sweep());
+        assert_eq!(signal(&connection), Signal::None);
+        drop(busy);
+        (0..=IDLE_TIMEOUT).for_each(|_| tracker.sweep());
+        assert_eq!(signal(&connection), Signal::Finish);
+    }
+
+    #[test]
+    fn draining_reaches_old_and_new_connections_and_counts_what_runs() {
+        let running = Arc::new(AtomicUsize::new(0));
+        let tracker = Tracker::new(Arc::clone(&running));
+        let old = tracker.track(Direction::Outbound);
+        let busy = old.begin();
+        assert_eq!(running.load(Ordering::Relaxed), 1);
+        tracker.drain();
+        assert_eq!(signal(&old), Signal::Finish);
+        assert_eq!(signal(&tracker.track(Direction::Outbound)), Signal::Finish);
+        assert_eq!(tracker.open(), 1);
+        drop((busy, old));
+        assert_eq!((tracker.open(), running.load(Ordering::Relaxed)), (0, 0));
+    }
+}

@@ -1,0 +1,243 @@
+//! Metric handles, resolved when something is first used and cached: a request formats no label.
+//!
+//! The names are the contract with dashboards and with the demo's table. Labels are bounded: destinations are clusters,
+//! reasons, protocols and results closed sets.
+
+use std::cell::{OnceCell, RefCell};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use weft_proxy_core::outcome::Reason;
+use weft_proxy_core::resource::Name;
+
+/// Which side of the sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the application.
+    Outbound,
+    /// To the application.
+    Inbound,
+}
+
+impl Direction {
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// What was spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
+}
+
+impl Protocol {
+    /// The protocol of a request.
+    pub fn of(version: http::Version, grpc: bool) -> Self {
+        match version {
+            _ if grpc => Self::Grpc,
+            http::Version::HTTP_2 => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Value of the label `tls`.
+pub fn tls_label(meshed: bool) -> &'static str {
+    if meshed { "mtls" } else { "none" }
+}
+
+/// Counts an answer of our own.
+pub fn count_own_answer(reason: Reason, direction: Direction) {
+    static ANSWERS: OnceLock<Vec<[Counter; 2]>> = OnceLock::new();
+    let answers = ANSWERS.get_or_init(|| {
+        let handle = |reason: &Reason, direction: Direction| {
+            counter!("weft_responses_by_proxy_total", "reason" => reason.label(), "direction" => direction.label())
+        };
+        let both = |reason| [handle(reason, Direction::Outbound), handle(reason, Direction::Inbound)];
+        Reason::ALL.iter().map(both).collect()
+    });
+    answers[reason as usize][direction as usize].increment(1);
+}
+
+/// Runs a task; a panic ends this task alone, and is counted.
+pub async fn counting_panics<F: Future<Output = ()>>(task: F) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        counter!("weft_panics_total").increment(1);
+        tracing::error!("a task panicked; its connection ends, all others go on");
+    }
+}
+
+/// One combination of labels of requests.
+#[derive(Debug)]
+pub struct Requests {
+    success: Counter,
+    failure: Counter,
+    duration: Option<Histogram>,
+}
+
+impl Requests {
+    /// Counts an exchange that is over.
+    pub fn count(&self, failed: bool, duration: Duration) {
+        if failed { &self.failure } else { &self.success }.increment(1);
+        if let Some(histogram) = &self.duration {
+            histogram.record(duration);
+        }
+    }
+}
+
+/// One combination of labels of opaque connections.
+#[derive(Debug)]
+pub struct Connections {
+    opened: Counter,
+    failed: Counter,
+    unclean: Counter,
+}
+
+impl Connections {
+    /// Counts a connection that was relayed.
+    pub fn opened(&self) {
+        self.opened.increment(1);
+    }
+
+    /// Counts a connection that could not be relayed.
+    pub fn failed(&self) {
+        self.failed.increment(1);
+    }
+
+    /// Counts a relayed connection that broke.
+    pub fn unclean(&self) {
+        self.unclean.increment(1);
+    }
+}
+
+const PROTOCOLS: usize = 4;
+
+/// The handles of one destination, or of one Service that this workload is part of.
+#[derive(Debug)]
+pub struct Edge {
+    name: Name,
+    direction: Direction,
+    requests: RefCell<[[Option<Rc<Requests>>; 2]; PROTOCOLS]>,
+    connections: [OnceCell<Connections>; 2],
+    retries: OnceCell<Counter>,
+}
+
+impl Edge {
+    /// Handles for `name`.
+    pub fn new(name: Name, direction: Direction) -> Self {
+        Self {
+            name,
+            direction,
+            requests: RefCell::default(),
+            connections: [OnceCell::new(), OnceCell::new()],
+            retries: OnceCell::new(),
+        }
+    }
+
+    /// The handles for requests of `protocol`.
+    pub fn requests(&self, protocol: Protocol, meshed: bool) -> Rc<Requests> {
+        let slots = &mut *self.requests.borrow_mut();
+        let slot = &mut slots[protocol as usize][usize::from(meshed)];
+        Rc::clone(slot.get_or_insert_with(|| Rc::new(self.resolve_requests(protocol, meshed))))
+    }
+
+    fn resolve_requests(&self, protocol: Protocol, meshed: bool) -> Requests {
+        let (name, protocol, tls) = (self.name.to_string(), protocol.label(), tls_label(meshed));
+        match self.direction {
+            Direction::Outbound => {
+                let results = |result: &'static str| {
+                    counter!("weft_outbound_requests_total", "destination" => name.clone(), "protocol" => protocol,
+                        "tls" => tls, "result" => result)
+                };
+                Requests {
+                    success: results("success"),
+                    failure: results("failure"),
+                    duration: Some(histogram!("weft_outbound_request_duration_seconds",
+                        "destination" => name.clone(), "protocol" => protocol)),
+                }
+            }
+            Direction::Inbound => {
+                let results = |result: &'static str| {
+                    counter!("weft_inbound_requests_total", "service" => name.clone(), "protocol" => protocol,
+                        "tls" => tls, "result" => result)
+                };
+                Requests { success: results("success"), failure: results("failure"), duration: None }
+            }
+        }
+    }
+
+    /// The handles for opaque connections.
+    pub fn connections(&self, meshed: bool) -> &Connections {
+        self.connections[usize::from(meshed)].get_or_init(|| {
+            let (name, tls) = (self.name.to_string(), tls_label(meshed));
+            let results = |result: &'static str| match self.direction {
+                Direction::Outbound => {
+                    counter!("weft_outbound_tcp_connections_total", "destination" => name.clone(), "tls" => tls,
+                        "result" => result)
+                }
+                Direction::Inbound => {
+                    counter!("weft_inbound_tcp_connections_total", "service" => name.clone(), "tls" => tls,
+                        "result" => result)
+                }
+            };
+            Connections { opened: results("opened"), failed: results("failed"), unclean: results("unclean") }
+        })
+    }
+
+    /// Counts retries.
+    pub fn count_retries(&self, count: u32) {
+        if count > 0 {
+            let retries = || counter!("weft_outbound_retries_total", "destination" => self.name.to_string());
+            self.retries.get_or_init(retries).increment(u64::from(count));
+        }
+    }
+}
+
+/// Connections of this worker to other sidecars and applications.
+pub fn open_connections() -> Gauge {
+    gauge!("weft_outbound_open_connections")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_stays_in_its_task() {
+        counting_panics(async { panic!("as it should") }).await;
+    }
+
+    #[test]
+    fn handles_are_resolved_once() {
+        let edge = Edge::new("user.shop.svc.cluster.local:80".into(), Direction::Outbound);
+        let first = edge.requests(Protocol::Grpc, true);
+        assert!(Rc::ptr_eq(&first, &edge.requests(Protocol::Grpc, true)));
+        assert!(!Rc::ptr_eq(&first, &edge.requests(Protocol::Grpc, false)));
+    }
+}
