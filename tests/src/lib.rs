@@ -1,1 +1,10 @@
-//! Tests that cross processes, and the rules of the repository itself.
+//! What tests across processes stand on: the real binary, started and ended by the test, small applications to put
+//! behind it, and clients to drive it.
+//!
+//! Tests wait on what a process says (its JSON lines on stdout, its status pages), never on time; every port is
+//! chosen by the kernel; what a test started ends with it. Start at [`mesh::Mesh`].
+
+pub mod app;
+pub mod client;
+pub mod mesh;
+pub mod process;

@@ -1,0 +1,32 @@
+//! Restarts, and the control plane's absence.
+
+use http::StatusCode;
+use weft_tests::app::Echo;
+use weft_tests::client::{Ask, http1};
+use weft_tests::mesh::{Mesh, Spec};
+
+use crate::manifests::SERVICES;
+
+#[tokio::test]
+async fn without_the_control_plane_everything_known_goes_on() {
+    let mut mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
+    let app = Echo::start("user-0").await;
+    let server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let client_spec = Spec::new("shop", "order", "order-0");
+    let mut client = mesh.sidecar(&client_spec).await;
+    let status = async |address| http1(address, Ask::get("http://user/")).await.expect("answers").status;
+    assert_eq!(status(client.outbound).await, StatusCode::OK);
+
+    mesh.control_plane.kill().await;
+    assert_eq!(status(client.outbound).await, StatusCode::OK);
+
+    // A sidecar that starts meanwhile serves from what it knew.
+    client.process.kill().await;
+    let client = mesh.sidecar(&client_spec).await;
+    assert_eq!(status(client.outbound).await, StatusCode::OK);
+
+    mesh.restart_control_plane().await;
+    assert_eq!(status(client.outbound).await, StatusCode::OK);
+    let page = server.page("/config").await;
+    assert!(page.to_string().contains("spiffe://cluster.local/ns/shop/sa/user"), "{page:#}");
+}
