@@ -315,7 +315,8 @@ impl RetryDenied {
 /// The end of an exchange: all that metrics and the access log need to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// `None`: an application's response was forwarded.
+    /// What the proxy answered by itself, or why it broke off a response; `None`: an application's response was
+    /// forwarded, or nothing was sent before the caller went away.
     pub reason: Option<Reason>,
     /// Of what was sent downstream; `None` when nothing was.
     pub status: Option<StatusCode>,

@@ -1,0 +1,634 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::ClusterEntry;
+use crate::resource::{Backoff, Balancer, Cluster, Endpoints, Limits, Protocol, RetryBudget};
+
+fn policy(attempts: u32) -> Retry {
+    Retry {
+        attempts,
+        statuses: vec![StatusCode::SERVICE_UNAVAILABLE],
+        grpc_codes: vec![14],
+        backoff: Backoff {
+            base: Duration::from_millis(10),
+            max: Duration::from_millis(40),
+        },
+    }
+}
+
+fn cluster(endpoints: u8, default_retry: Retry, retry_budget: RetryBudget) -> ClusterState {
+    let config = Cluster {
+        name: "user.shop.svc.cluster.local:80".into(),
+        protocol: Protocol::Http1,
+        balancer: Balancer::RoundRobin,
+        prefer_zone: false,
+        slow_start: Duration::ZERO,
+        connect_timeout: Duration::from_secs(1),
+        limits: Limits::default(),
+        outlier: None,
+        endpoint_breaker: None,
+        service_breaker: None,
+        default_retry,
+        retry_budget,
+    };
+    let endpoint = |index| Endpoint {
+        address: SocketAddr::from(([10, 0, 0, index], 80)),
+        weight: 1,
+        ready: true,
+        zone: "".into(),
+        identity: None,
+        workload: "".into(),
+    };
+    let endpoints = Endpoints {
+        cluster: config.name.clone(),
+        endpoints: (0..endpoints).map(endpoint).collect(),
+    };
+    let entry = ClusterEntry::new(Arc::new(config), Arc::new(endpoints), None);
+    ClusterState::new(Arc::new(entry), "".into())
+}
+
+/// A shell for one exchange.
+struct Run<'a> {
+    exchange: Exchange<'a>,
+    cluster: ClusterState,
+    rng: fastrand::Rng,
+    now: Now,
+}
+
+impl<'a> Run<'a> {
+    fn new(terms: Terms<'a>, cluster: ClusterState) -> Self {
+        let now = Now::from_nanos(1_000_000_000);
+        Self {
+            exchange: Exchange::new(now, terms),
+            cluster,
+            rng: fastrand::Rng::with_seed(5),
+            now,
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Action {
+        self.exchange
+            .step(event, self.now, &mut self.rng, &mut self.cluster)
+    }
+
+    fn running(&self) -> (u32, u32) {
+        (
+            self.cluster.shared().requests.value(),
+            self.cluster.shared().retries.value(),
+        )
+    }
+
+    /// Steps, and goes through the waits.
+    fn onward(&mut self, event: Event) -> Action {
+        match self.step(event) {
+            Action::Wait { until } => {
+                self.now = until;
+                self.onward(Event::Timer)
+            }
+            action => action,
+        }
+    }
+}
+
+const AMPLE: RetryBudget = RetryBudget {
+    percent: 20,
+    floor: 10,
+};
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+
+fn head(status: u16) -> Event {
+    Event::ResponseHead(Head::new(StatusCode::from_u16(status).expect("status")))
+}
+
+fn run(method: &Method, endpoints: u8) -> Run<'_> {
+    Run::new(Terms::new(method), cluster(endpoints, policy(2), AMPLE))
+}
+
+fn address(action: &Action) -> SocketAddr {
+    match action {
+        Action::Attempt { endpoint, .. } => endpoint.address,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn outcome(action: &Action) -> Outcome {
+    match action {
+        Action::Done(outcome) => *outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reason(action: &Action) -> Reason {
+    match action {
+        Action::Respond(reason) => *reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_ordinary_request() {
+    let mut run = run(&GET, 2);
+    assert!(matches!(
+        run.step(Event::Start),
+        Action::Attempt {
+            number: 1,
+            deadline: None,
+            ..
+        }
+    ));
+    assert_eq!(run.running(), (1, 0));
+    assert!(matches!(run.step(head(200)), Action::Forward { deadline: None }));
+    let outcome = outcome(&run.step(Event::ResponseEnd(None)));
+    assert!(!outcome.is_failure());
+    assert_eq!(
+        (outcome.reason, outcome.attempts, outcome.status),
+        (None, 1, Some(StatusCode::OK))
+    );
+    assert_eq!(run.running(), (0, 0));
+}
+
+#[test]
+fn a_lost_get_is_sent_elsewhere_and_a_lost_post_is_answered_502_once() {
+    let mut get = run(&GET, 2);
+    let first = address(&get.step(Event::Start));
+    let second = get.onward(Event::AttemptFailed(Failure::Reset));
+    assert_ne!(address(&second), first);
+    assert!(matches!(second, Action::Attempt { number: 2, .. }));
+    assert_eq!(get.running(), (1, 1));
+
+    let mut post = run(&POST, 2);
+    post.step(Event::Start);
+    assert_eq!(
+        reason(&post.step(Event::AttemptFailed(Failure::Reset))).status(),
+        StatusCode::BAD_GATEWAY
+    );
+    let outcome = outcome(&post.step(Event::ResponseEnd(None)));
+    assert_eq!(
+        (outcome.attempts, outcome.retry_denied),
+        (1, Some(RetryDenied::NotIdempotent))
+    );
+    assert!(outcome.is_failure());
+    assert_eq!(post.running(), (0, 0));
+}
+
+#[test]
+fn an_unprocessed_post_goes_elsewhere_at_once() {
+    let mut run = run(&POST, 3);
+    let mut seen = vec![address(&run.step(Event::Start))];
+    seen.push(address(&run.step(Event::AttemptFailed(Failure::Refused))));
+    seen.push(address(&run.onward(Event::AttemptFailed(Failure::ConnectFailed))));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "tried addresses are avoided");
+}
+
+#[test]
+fn a_body_that_overflowed_is_not_sent_again() {
+    let mut run = run(&GET, 2);
+    run.step(Event::Start);
+    assert!(run.exchange.keeps_body());
+    run.exchange.body_overflowed();
+    assert!(!run.exchange.keeps_body());
+    assert_eq!(
+        reason(&run.step(Event::AttemptFailed(Failure::Refused))),
+        Reason::UpstreamRefused
+    );
+    assert_eq!(
+        outcome(&run.step(Event::ResponseEnd(None))).retry_denied,
+        Some(RetryDenied::Body)
+    );
+}
+
+#[test]
+fn a_declared_status_is_retried_and_the_last_one_forwarded() {
+    let mut run = run(&POST, 2);
+    run.step(Event::Start);
+    for _ in 0..2 {
+        assert!(matches!(run.onward(head(503)), Action::Attempt { .. }));
+    }
+    assert!(matches!(run.step(head(503)), Action::Forward { .. }));
+    let outcome = outcome(&run.step(Event::ResponseEnd(None)));
+    assert_eq!(
+        (outcome.attempts, outcome.retry_denied),
+        (3, Some(RetryDenied::Attempts))
+    );
+}
+
+#[test]
+fn the_routes_policy_stands_before_the_clusters() {
+    let none = policy(0);
+    let terms = Terms {
+        retry: Some(&none),
+        ..Terms::new(&GET)
+    };
+    let mut run = Run::new(terms, cluster(2, policy(2), AMPLE));
+    run.step(Event::Start);
+    assert_eq!(
+        reason(&run.step(Event::AttemptFailed(Failure::Reset))),
+        Reason::UpstreamReset
+    );
+}
+
+#[test]
+fn an_empty_budget_denies_what_reached_an_application_and_nothing_else() {
+    let nothing = RetryBudget { percent: 0, floor: 0 };
+    let start = || {
+        let mut run = Run::new(Terms::new(&GET), cluster(2, policy(2), nothing));
+        run.step(Event::Start);
+        run
+    };
+    let mut lost = start();
+    assert_eq!(
+        reason(&lost.step(Event::AttemptFailed(Failure::Reset))),
+        Reason::UpstreamReset
+    );
+    assert_eq!(
+        outcome(&lost.step(Event::ResponseEnd(None))).retry_denied,
+        Some(RetryDenied::Budget)
+    );
+    assert!(matches!(
+        start().step(Event::AttemptFailed(Failure::ConnectFailed)),
+        Action::Attempt { .. }
+    ));
+}
+
+#[test]
+fn without_an_endpoint_the_answer_says_why() {
+    let mut run = run(&GET, 0);
+    assert_eq!(reason(&run.step(Event::Start)), Reason::NoEndpoint);
+    assert_eq!(outcome(&run.step(Event::ResponseEnd(None))).attempts, 0);
+}
+
+#[test]
+fn deadlines_are_recomputed_and_the_overall_one_bounds_all() {
+    let terms = Terms {
+        timeout: Some(Duration::from_millis(100)),
+        attempt_timeout: Some(Duration::from_millis(60)),
+        ..Terms::new(&GET)
+    };
+    let mut run = Run::new(terms, cluster(2, policy(3), AMPLE));
+    let start = run.now;
+    let at = |ms| start + Duration::from_millis(ms);
+    assert!(matches!(run.step(Event::Start), Action::Attempt { deadline: Some(d), .. } if d == at(60)));
+    run.now = at(60);
+    let Action::Wait { until } = run.step(Event::Timer) else {
+        panic!("a wait")
+    };
+    run.now = until;
+    assert!(matches!(run.step(Event::Timer), Action::Attempt { deadline: Some(d), .. } if d == at(100)));
+    run.now = at(100);
+    assert_eq!(reason(&run.step(Event::Timer)), Reason::RequestTimeout);
+}
+
+#[test]
+fn a_callers_grpc_timeout_is_passed_on_shortened() {
+    let terms = Terms {
+        grpc: true,
+        grpc_timeout: Some(Duration::from_millis(80)),
+        ..Terms::new(&POST)
+    };
+    let mut run = Run::new(terms, cluster(1, policy(1), AMPLE));
+    run.step(Event::Start);
+    assert_eq!(
+        run.exchange.grpc_timeout(run.now),
+        Some(HeaderValue::from_static("80000000n"))
+    );
+    run.now = run.now + Duration::from_millis(30);
+    assert_eq!(
+        run.exchange.grpc_timeout(run.now),
+        Some(HeaderValue::from_static("50000000n"))
+    );
+    assert_eq!(reason(&run.step(Event::Timer)), Reason::RequestTimeout);
+    let outcome = outcome(&run.step(Event::ResponseEnd(None)));
+    assert_eq!((outcome.status, outcome.grpc), (Some(StatusCode::OK), Some(4)));
+    assert!(outcome.is_failure());
+}
+
+#[test]
+fn a_grpc_timeout_of_zero_has_passed_already() {
+    let terms = Terms {
+        grpc: true,
+        grpc_timeout: Some(Duration::ZERO),
+        ..Terms::new(&POST)
+    };
+    let mut run = Run::new(terms, cluster(1, policy(1), AMPLE));
+    assert_eq!(reason(&run.step(Event::Start)), Reason::RequestTimeout);
+}
+
+#[test]
+fn grpc_fails_by_its_trailers_and_trailers_only_answers_are_retried() {
+    let terms = Terms {
+        grpc: true,
+        ..Terms::new(&POST)
+    };
+    let mut run = Run::new(terms, cluster(2, policy(1), AMPLE));
+    run.step(Event::Start);
+    let trailers_only = Event::ResponseHead(Head {
+        grpc: Some(14),
+        ..Head::new(StatusCode::OK)
+    });
+    assert!(matches!(
+        run.onward(trailers_only),
+        Action::Attempt { number: 2, .. }
+    ));
+    assert!(matches!(run.step(head(200)), Action::Forward { .. }));
+    let outcome = outcome(&run.step(Event::ResponseEnd(Some(13))));
+    assert!(outcome.is_failure());
+    assert_eq!(outcome.grpc, Some(13));
+}
+
+#[test]
+fn an_upgrade_outlives_the_requests_limits() {
+    let terms = Terms {
+        timeout: Some(Duration::from_secs(1)),
+        ..Terms::new(&GET)
+    };
+    let mut run = Run::new(terms, cluster(1, policy(1), AMPLE));
+    run.step(Event::Start);
+    assert!(matches!(run.step(head(101)), Action::Forward { deadline: None }));
+}
+
+#[test]
+fn nothing_follows_a_forwarded_head_but_its_end() {
+    for (event, reason) in [
+        (Event::ResponseReset, Some(Reason::UpstreamReset)),
+        (Event::Timer, Some(Reason::RequestTimeout)),
+        (Event::DownstreamGone, None),
+    ] {
+        let terms = Terms {
+            timeout: Some(Duration::from_secs(1)),
+            ..Terms::new(&GET)
+        };
+        let mut run = Run::new(terms, cluster(2, policy(3), AMPLE));
+        run.step(Event::Start);
+        run.step(head(200));
+        let outcome = outcome(&run.step(event));
+        assert_eq!((outcome.reason, outcome.status), (reason, Some(StatusCode::OK)));
+        assert_eq!(outcome.is_failure(), reason.is_some());
+        assert_eq!(run.running(), (0, 0));
+    }
+}
+
+#[test]
+fn a_decided_exchange_outlives_its_request() {
+    let mut run = run(&GET, 2);
+    run.step(Event::Start);
+    run.step(head(200));
+    let mut response = run.exchange.into_response();
+    let end = response.step(Event::ResponseEnd(None), run.now, &mut run.rng, &mut run.cluster);
+    assert_eq!(outcome(&end).status, Some(StatusCode::OK));
+    assert_eq!(run.cluster.shared().requests.value(), 0);
+}
+
+#[test]
+fn attempts_are_counted_on_from_the_hop_before() {
+    let terms = Terms {
+        peer_attempt: 3,
+        ..Terms::new(&GET)
+    };
+    let mut run = Run::new(terms, cluster(2, policy(3), AMPLE));
+    assert!(matches!(
+        run.step(Event::Start),
+        Action::Attempt { number: 3, .. }
+    ));
+    assert!(matches!(
+        run.step(Event::AttemptFailed(Failure::Refused)),
+        Action::Attempt { number: 4, .. }
+    ));
+    assert_eq!(
+        reason(&run.step(Event::AttemptFailed(Failure::Reset))),
+        Reason::UpstreamReset
+    );
+}
+
+#[test]
+fn a_dropped_exchange_leaks_nothing() {
+    let mut dropped = run(&GET, 2);
+    dropped.step(Event::Start);
+    dropped.step(Event::AttemptFailed(Failure::ConnectFailed));
+    let shared = Arc::clone(dropped.cluster.shared());
+    assert_eq!((shared.requests.value(), shared.retries.value()), (1, 1));
+    drop(dropped);
+    assert_eq!((shared.requests.value(), shared.retries.value()), (0, 0));
+}
+
+#[derive(Clone, Debug)]
+enum Fate {
+    Fails(Failure),
+    Answers(u16, Option<u32>, bool),
+    TimesOut,
+    Overflows,
+    CallerLeaves,
+    Ends(Option<u32>),
+    Breaks,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    use Failure as F;
+    let failure = prop::sample::select(vec![
+        F::ConnectFailed,
+        F::ConnectTimeout,
+        F::TlsRefused,
+        F::Overloaded,
+        F::Refused,
+        F::Reset,
+        F::Protocol,
+    ]);
+    prop_oneof![
+        6 => failure.prop_map(Fate::Fails),
+        4 => (prop::sample::select(vec![200u16, 404, 500, 503]), prop::option::of(prop::sample::select(vec![0u32, 13, 14])),
+            prop::bool::weighted(0.2)).prop_map(|(s, g, u)| Fate::Answers(s, g, u)),
+        1 => Just(Fate::TimesOut),
+        1 => Just(Fate::Overflows),
+        1 => Just(Fate::CallerLeaves),
+        4 => prop::option::of(0u32..17).prop_map(Fate::Ends),
+        1 => Just(Fate::Breaks),
+    ]
+}
+
+/// What the machine waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    New,
+    Attempt { timed: bool },
+    Wait,
+    Forward { timed: bool },
+    Respond,
+    Done,
+}
+
+/// The event that a fate means where the machine stands; `None`: not possible there.
+fn event(phase: Phase, fate: &Fate) -> Option<Event> {
+    let event = match (phase, fate) {
+        (Phase::New, _) => Event::Start,
+        (Phase::Done, _) => return None,
+        (_, Fate::CallerLeaves) => Event::DownstreamGone,
+        (Phase::Wait, _) => Event::Timer,
+        (Phase::Respond, _) => Event::ResponseEnd(None),
+        (Phase::Attempt { timed } | Phase::Forward { timed }, Fate::TimesOut) if timed => Event::Timer,
+        (Phase::Attempt { .. }, Fate::Fails(failure)) => Event::AttemptFailed(*failure),
+        (Phase::Attempt { .. }, Fate::Answers(status, grpc, unprocessed)) => Event::ResponseHead(Head {
+            grpc: *grpc,
+            unprocessed: *unprocessed,
+            ..Head::new(StatusCode::from_u16(*status).expect("status"))
+        }),
+        (Phase::Forward { .. }, Fate::Ends(grpc)) => Event::ResponseEnd(*grpc),
+        (Phase::Forward { .. }, Fate::Breaks) => Event::ResponseReset,
+        _ => return None,
+    };
+    Some(event)
+}
+
+fn phase(action: &Action) -> Phase {
+    match action {
+        Action::Attempt { deadline, .. } => Phase::Attempt {
+            timed: deadline.is_some(),
+        },
+        Action::Wait { .. } => Phase::Wait,
+        Action::Forward { deadline } => Phase::Forward {
+            timed: deadline.is_some(),
+        },
+        Action::Respond(_) => Phase::Respond,
+        Action::Done(_) => Phase::Done,
+    }
+}
+
+/// Several exchanges on one cluster, and what must hold between them.
+struct World<'a> {
+    cluster: ClusterState,
+    exchanges: Vec<(Exchange<'a>, Phase, Trail)>,
+    rng: fastrand::Rng,
+    now: Now,
+    most: u32,
+}
+
+/// What one exchange did.
+#[derive(Default)]
+struct Trail {
+    attempts: u32,
+    steps: u32,
+    overflowed: bool,
+    forwarded: bool,
+    done: u32,
+}
+
+impl World<'_> {
+    fn advance(&mut self, index: usize, fate: &Fate) {
+        let (exchange, phase_now, trail) = &mut self.exchanges[index];
+        if matches!(fate, Fate::Overflows) && matches!(phase_now, Phase::Attempt { .. }) {
+            exchange.body_overflowed();
+            trail.overflowed = true;
+            return;
+        }
+        let Some(event) = event(*phase_now, fate) else {
+            return;
+        };
+        let (running, retries) = (
+            self.cluster.shared().requests.value(),
+            self.cluster.shared().retries.value(),
+        );
+        let action = exchange.step(event, self.now, &mut self.rng, &mut self.cluster);
+        trail.steps += 1;
+        match &action {
+            Action::Attempt { deadline, .. } => {
+                assert!(
+                    !trail.forwarded && (trail.attempts == 0 || !trail.overflowed),
+                    "no retry after {event:?}"
+                );
+                assert!(deadline.is_none_or(|at| at >= self.now));
+                trail.attempts += 1;
+            }
+            Action::Wait { until } => {
+                assert!(!trail.forwarded && !trail.overflowed);
+                self.now = self.now.max(*until);
+            }
+            Action::Forward { .. } => trail.forwarded = true,
+            Action::Respond(_) => assert!(!trail.forwarded),
+            Action::Done(outcome) => {
+                trail.done += 1;
+                assert_eq!(outcome.attempts, trail.attempts);
+            }
+        }
+        *phase_now = phase(&action);
+        let shared = self.cluster.shared();
+        if shared.retries.value() > retries {
+            let allowed = budget::allowed(&self.cluster.config().retry_budget, running);
+            assert!(shared.retries.value() <= allowed, "the budget holds");
+        }
+        assert!(trail.attempts <= 1 + self.most.max(retry::UNPROCESSED_RETRIES));
+        assert!(
+            trail.steps <= 3 * trail.attempts + 3,
+            "terminates in a few steps per attempt"
+        );
+    }
+
+    fn check_counts(&self) {
+        let held = |phase: &Phase| matches!(phase, Phase::Attempt { .. } | Phase::Forward { .. });
+        let holding = self.exchanges.iter().filter(|(_, phase, _)| held(phase)).count();
+        assert_eq!(self.cluster.shared().requests.value() as usize, holding);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_interleaving_ends_once_and_gives_everything_back(
+        fates in proptest::collection::vec((0usize..6, fate()), 0..200),
+        kinds in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 6),
+        most in 0u32..4, floor in 0u32..3, percent in 0u8..=100, endpoints in 0u8..4, seed: u64,
+    ) {
+        let now = Now::from_nanos(7);
+        let exchanges = kinds.iter().map(|(idempotent, grpc, timed)| {
+            let terms = Terms {
+                grpc: *grpc,
+                timeout: timed.then_some(Duration::from_millis(90)),
+                attempt_timeout: timed.then_some(Duration::from_millis(20)),
+                ..Terms::new(if *idempotent { &GET } else { &POST })
+            };
+            (Exchange::new(now, terms), Phase::New, Trail::default())
+        });
+        let mut world = World {
+            exchanges: exchanges.collect(),
+            cluster: cluster(endpoints, policy(most), RetryBudget { percent, floor }),
+            rng: fastrand::Rng::with_seed(seed),
+            now,
+            most,
+        };
+        for (index, fate) in &fates {
+            world.advance(*index, fate);
+            world.check_counts();
+        }
+        // Whatever is still under way is answered well, which must be enough to end it.
+        for index in 0..world.exchanges.len() {
+            for fate in [Fate::Answers(200, None, false), Fate::Ends(None)].iter().cycle().take(12) {
+                world.advance(index, fate);
+            }
+        }
+        world.check_counts();
+        prop_assert_eq!(world.cluster.shared().requests.value(), 0);
+        prop_assert_eq!(world.cluster.shared().retries.value(), 0);
+        for (_, phase, trail) in &world.exchanges {
+            prop_assert_eq!((*phase, trail.done), (Phase::Done, 1));
+        }
+    }
+
+    #[test]
+    fn waits_are_jittered_within_the_policys_ceiling(seed: u64) {
+        let mut run = run(&GET, 2);
+        run.rng = fastrand::Rng::with_seed(seed);
+        run.step(Event::Start);
+        let mut waits = BTreeMap::new();
+        for attempt in 1..=2u32 {
+            if let Action::Wait { until } = run.step(Event::AttemptFailed(Failure::Reset)) {
+                waits.insert(attempt, until.since(run.now));
+                run.now = until;
+                run.step(Event::Timer);
+            }
+        }
+        for (attempt, wait) in waits {
+            prop_assert!(wait <= Duration::from_millis(10 << (attempt - 1)));
+        }
+    }
+}
