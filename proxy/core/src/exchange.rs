@@ -223,9 +223,6 @@ impl<'a> Exchange<'a> {
         cluster: &mut ClusterState,
     ) -> Action {
         match (std::mem::replace(&mut self.state, State::Done), event) {
-            (State::Idle, Event::Start) if self.overall.is_some_and(|at| at <= now) => {
-                self.respond(Reason::RequestTimeout)
-            }
             (State::Idle, Event::Start) | (State::Waiting, Event::Timer) => self.attempt(now, rng, cluster),
             (State::Attempting(lease), Event::AttemptFailed(failure)) => {
                 self.failed(lease, failure, now, rng, cluster)
@@ -253,8 +250,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The next attempt, if there is an endpoint for it.
+    /// The next attempt, if there is time and an endpoint for it.
     fn attempt(&mut self, now: Now, rng: &mut fastrand::Rng, cluster: &mut ClusterState) -> Action {
+        if self.overall.is_some_and(|overall| overall <= now) {
+            return self.respond(Reason::RequestTimeout);
+        }
         let pick = Pick {
             hash: self.terms.hash,
             avoid: &self.tried,
