@@ -11,10 +11,14 @@
 //! or another crate of the mesh.
 
 pub mod annotation;
+pub mod crd;
 pub mod duration;
 pub mod gateway;
 pub mod kubernetes;
 pub mod mesh_tls_policy;
 pub mod object;
+mod pointer;
 pub mod policy;
 pub mod traffic_policy;
+pub mod validate;
+pub mod yaml;
