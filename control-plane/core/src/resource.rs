@@ -47,6 +47,7 @@ pub struct Key {
 }
 
 /// One resource's content.
+#[allow(clippy::large_enum_variant)] // Always behind an `Arc`, never in an array.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// CDS.

@@ -1,0 +1,357 @@
+//! The catalogue of resources: what clients are interested in, kept up to date.
+//!
+//! Events change the world at once; resources are computed again only when somebody asks ([`Catalog::resolve`],
+//! [`Catalog::get`], [`Catalog::changes`]), and only those that read something that an event touched. What a resource
+//! read was recorded while it was computed (see [`crate::world`]), so that incremental and from scratch can't differ.
+//!
+//! Only what somebody holds an interest in is kept: cost follows what clients use, not the size of the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weft_api::object::{Object, ObjectRef};
+
+use crate::conditions::{self, ObjectStatus};
+use crate::ingest::{self, Rejected};
+use crate::names::INBOUND_PREFIX;
+pub use crate::names::Settings;
+use crate::resource::{Key, Kind, Name, Resource, View};
+use crate::translate::{self, Context};
+use crate::version::Version;
+use crate::world::workload::Workload;
+use crate::world::{Fact, Id, Item, ObjectName, Reader, World};
+
+/// Something that changed.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An object appeared or changed.
+    Apply(Object),
+    /// An object is gone.
+    Delete(ObjectRef),
+    /// A workload registered, or what it said changed.
+    Register(Workload),
+    /// A workload is gone.
+    Unregister(ObjectName),
+    /// The roots, DER.
+    Trust(Vec<Arc<[u8]>>),
+    /// What the workloads of an identity use now, by names of listeners.
+    UsedBy {
+        /// SPIFFE id.
+        identity: Name,
+        /// All of them.
+        listeners: BTreeSet<Name>,
+    },
+}
+
+/// A resource and its version. Equal versions mean equal content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// Hash of the content.
+    pub version: Version,
+    /// The content.
+    pub resource: Arc<Resource>,
+}
+
+impl Versioned {
+    fn new(resource: Resource) -> Self {
+        Self {
+            version: Version::of(&resource),
+            resource: Arc::new(resource),
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The resource's key: the same for all names of one thing.
+    pub key: Key,
+    /// The resource; `None`: there is none.
+    pub value: Option<Versioned>,
+}
+
+/// What a wildcard stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct All {
+    /// The key of the wildcard itself, with the name `*`. It is among [`Catalog::changes`] when resources came or
+    /// went, has no resource of its own, and is released like any other.
+    pub key: Key,
+    /// The resources, ascending by name.
+    pub resources: Vec<Resolved>,
+}
+
+/// Name of the key of a wildcard.
+pub const ALL: &str = "*";
+
+/// What is kept under a key.
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Resource(Option<Versioned>),
+    Members(Vec<Name>),
+}
+
+/// What is kept for a key that somebody holds an interest in.
+#[derive(Debug)]
+struct Entry {
+    value: Value,
+    asked: BTreeSet<Fact>,
+    interest: usize,
+}
+
+/// All resources that anybody is interested in, and the world they come from.
+#[derive(Debug)]
+pub struct Catalog {
+    settings: Settings,
+    world: World,
+    /// What was applied and is not gone, with why its last version is not in force, if so.
+    objects: BTreeMap<ObjectRef, Option<Rejected>>,
+    entries: BTreeMap<Key, Entry>,
+    /// Who asked for a fact.
+    askers: BTreeMap<Fact, BTreeSet<Key>>,
+    /// Keys whose value may have changed since it was computed.
+    stale: BTreeSet<Key>,
+    /// Keys whose value changed since the last call of `changes`.
+    changed: BTreeSet<Key>,
+}
+
+impl Catalog {
+    /// An empty one.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            world: World::default(),
+            objects: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Takes events in. Cost follows what they touch; nothing is translated yet.
+    pub fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            let touched = match event {
+                Event::Apply(object) => self.apply_object(&object),
+                Event::Delete(object) => {
+                    self.objects.remove(&object);
+                    ingest::id(&object)
+                        .map(|id| self.world.remove(&id))
+                        .unwrap_or_default()
+                }
+                Event::Register(workload) => self.world.put(Item::Workload(Arc::new(workload))),
+                Event::Unregister(node) => self.world.remove(&Id::Workload(node)),
+                Event::Trust(mut roots) => {
+                    roots.sort();
+                    roots.dedup();
+                    self.world.put(Item::Trust(roots.into()))
+                }
+                Event::UsedBy { identity, listeners } if listeners.is_empty() => {
+                    self.world.remove(&Id::Used(identity))
+                }
+                Event::UsedBy { identity, listeners } => {
+                    self.world.put(Item::Used(identity, Arc::new(listeners)))
+                }
+            };
+            for fact in touched {
+                self.stale
+                    .extend(self.askers.get(&fact).into_iter().flatten().cloned());
+            }
+        }
+    }
+
+    /// An object that can't be understood leaves its last good version in force.
+    fn apply_object(&mut self, object: &Object) -> BTreeSet<Fact> {
+        let name = object.object_ref();
+        match ingest::ingest(object) {
+            Ok(item) => {
+                self.objects.insert(name.clone(), None);
+                match (item, ingest::id(&name)) {
+                    (Some(item), _) => self.world.put(item),
+                    (None, Some(id)) => self.world.remove(&id),
+                    (None, None) => BTreeSet::new(),
+                }
+            }
+            Err(rejected) => {
+                self.objects.insert(name, Some(rejected));
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// What a client of `namespace` means by a name. Takes an interest in it, whether it exists or not, until
+    /// [`Catalog::release`]. Names are as typed: see [`Settings::authority`].
+    pub fn resolve(&mut self, kind: Kind, name_as_asked: &str, namespace: &str) -> Resolved {
+        let key = self.key(kind, name_as_asked, namespace);
+        let value = self.hold(&key);
+        Resolved { key, value }
+    }
+
+    /// Everything of a kind that a client of `namespace` may see: what a wildcard stands for. Takes an interest in
+    /// each of the keys returned, the wildcard's own too.
+    pub fn all(&mut self, kind: Kind, namespace: &str) -> All {
+        let key = Key {
+            kind,
+            name: ALL.into(),
+            view: View::Namespace(namespace.into()),
+        };
+        self.hold(&key);
+        let names = match &self.entries[&key].value {
+            Value::Members(names) => names.clone(),
+            Value::Resource(_) => Vec::new(),
+        };
+        All {
+            key,
+            resources: names
+                .iter()
+                .map(|name| self.resolve(kind, name, namespace))
+                .collect(),
+        }
+    }
+
+    /// Gives up one interest, taken by [`Catalog::resolve`] or [`Catalog::all`]. Without any left the key is
+    /// forgotten.
+    pub fn release(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.interest -= 1;
+        if entry.interest > 0 {
+            return;
+        }
+        if let Some(entry) = self.entries.remove(key) {
+            forget(&mut self.askers, key, &entry.asked);
+        }
+        self.stale.remove(key);
+        self.changed.remove(key);
+    }
+
+    /// The resource of a key that somebody holds an interest in; `None`: there is none.
+    pub fn get(&mut self, key: &Key) -> Option<Versioned> {
+        self.refresh(key);
+        match &self.entries.get(key)?.value {
+            Value::Resource(value) => value.clone(),
+            Value::Members(_) => None,
+        }
+    }
+
+    /// The keys that somebody holds an interest in and whose value changed since the last call. A change that was
+    /// taken back before anybody looked is none.
+    pub fn changes(&mut self) -> BTreeSet<Key> {
+        while let Some(key) = self.stale.first().cloned() {
+            self.refresh(&key);
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What is in force of each object, and why the rest isn't. Cost follows the number of objects.
+    pub fn conditions(&self) -> Vec<ObjectStatus> {
+        conditions::of_all(&self.world, &self.settings, &self.objects)
+    }
+
+    /// The mesh's domains.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The world behind the resources, for rights and admin.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Keys that somebody holds an interest in, ascending.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.entries.keys()
+    }
+
+    /// The key that a name stands for. A name that nothing of the mesh can have stands for itself.
+    fn key(&self, kind: Kind, name: &str, namespace: &str) -> Key {
+        let workload = matches!(kind, Kind::Listener) && name.starts_with(INBOUND_PREFIX);
+        let view = match kind {
+            Kind::Listener | Kind::Route if !workload => View::Namespace(namespace.into()),
+            _ => View::Shared,
+        };
+        let authority = match kind {
+            Kind::Secret | Kind::Hints => None,
+            Kind::Listener | Kind::Route | Kind::Cluster | Kind::Endpoints => {
+                self.settings.authority(name, namespace)
+            }
+        };
+        let name = authority.map_or_else(|| name.into(), |authority| authority.name(&self.settings));
+        Key { kind, name, view }
+    }
+
+    /// Takes an interest and returns the value.
+    fn hold(&mut self, key: &Key) -> Option<Versioned> {
+        if !self.entries.contains_key(key) {
+            let (value, asked) = compute(&self.world, &self.settings, key);
+            remember(&mut self.askers, key, &asked);
+            self.entries.insert(
+                key.clone(),
+                Entry {
+                    value,
+                    asked,
+                    interest: 0,
+                },
+            );
+        }
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.interest += 1;
+        }
+        self.get(key)
+    }
+
+    /// Computes a stale value again.
+    fn refresh(&mut self, key: &Key) {
+        if !self.stale.remove(key) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let (value, asked) = compute(&self.world, &self.settings, key);
+        if asked != entry.asked {
+            forget(&mut self.askers, key, &entry.asked);
+            remember(&mut self.askers, key, &asked);
+            entry.asked = asked;
+        }
+        if value != entry.value {
+            entry.value = value;
+            self.changed.insert(key.clone());
+        }
+    }
+}
+
+/// Translates a key from nothing; also returns what that asked of the world.
+fn compute(world: &World, settings: &Settings, key: &Key) -> (Value, BTreeSet<Fact>) {
+    let mut context = Context {
+        world: Reader::new(world),
+        settings,
+    };
+    let value = if &*key.name == ALL {
+        Value::Members(translate::members(&mut context, key.kind))
+    } else {
+        Value::Resource(translate::translate(&mut context, key).map(Versioned::new))
+    };
+    (value, context.world.into_asked())
+}
+
+fn remember(askers: &mut BTreeMap<Fact, BTreeSet<Key>>, key: &Key, asked: &BTreeSet<Fact>) {
+    for fact in asked {
+        askers.entry(fact.clone()).or_default().insert(key.clone());
+    }
+}
+
+fn forget(askers: &mut BTreeMap<Fact, BTreeSet<Key>>, key: &Key, asked: &BTreeSet<Fact>) {
+    for fact in asked {
+        if let Some(keys) = askers.get_mut(fact) {
+            keys.remove(key);
+            if keys.is_empty() {
+                askers.remove(fact);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Clusters: how the endpoints of a Service's port are used.
+
+use super::attach::{self, Destination};
+use super::{Context, endpoints};
+use crate::names::Authority;
+use crate::resource::{Cluster, Endpoint, Name, Protocol};
+use crate::world::policy::TrafficSettings;
+
+/// The cluster of a Service's port, or of a single endpoint.
+pub fn translate(context: &mut Context<'_>, authority: &Authority) -> Option<Cluster> {
+    match authority {
+        Authority::Service(service, port) => {
+            let destination = Destination::find(context, service, *port)?;
+            let endpoints = endpoints::of(context, destination);
+            Some(cluster(context, Some(destination), &endpoints))
+        }
+        Authority::Address(_) => {
+            let (owner, endpoint) = endpoints::at(context, authority)?;
+            Some(cluster(context, owner, &[endpoint]))
+        }
+    }
+}
+
+fn cluster(
+    context: &mut Context<'_>,
+    destination: Option<Destination<'_>>,
+    endpoints: &[Endpoint],
+) -> Cluster {
+    let mut identities: Vec<Name> = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.identity.clone())
+        .collect();
+    identities.sort();
+    identities.dedup();
+    let policy = destination.and_then(|destination| attach::traffic_policy(context, destination));
+    let says = policy.map_or_else(TrafficSettings::default, |policy| policy.says.clone());
+    let closeness = destination.is_some_and(|destination| destination.service.prefer_zone);
+    Cluster {
+        protocol: destination.map_or(Protocol::Detect, |destination| {
+            attach::protocol(context, destination, None)
+        }),
+        balancer: says.balancer,
+        prefer_zone: says.prefer_zone.unwrap_or(closeness),
+        slow_start: says.slow_start,
+        connect_timeout: says.connect_timeout,
+        max_connections: says.max_connections,
+        max_pending: says.max_pending,
+        max_requests: says.max_requests,
+        outlier: says.outlier,
+        endpoint_breaker: says.endpoint_breaker,
+        service_breaker: says.service_breaker,
+        default_retry: says.retry,
+        retry_budget_percent: says.retry_budget_percent,
+        retry_budget_floor: says.retry_budget_floor,
+        identities,
+    }
+}
