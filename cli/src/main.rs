@@ -1,1 +1,73 @@
-fn main() {}
+//! The `weft` command: everything a person does with the mesh, and every process of it, in one binary.
+//!
+//! One file per command, each with its arguments and its `run`. Results go to stdout in the form that `-o` asks for;
+//! errors go to stderr. Exit codes: 0 ok, 1 failed, 2 wrong usage. `proxy run` and `control-plane` are the shells
+//! themselves, linked in; `shop` is the sample system. Start at [`demo`] to see them work together.
+//!
+//! May depend on everything but tests and benches; nothing depends on it.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("weft runs on Linux only: its sidecars and its demo use what other systems don't have");
+
+mod completion;
+mod demo;
+mod leash;
+mod output;
+mod shop;
+mod token;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A service mesh: sidecar, control plane and tools in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, max_term_width = 110)]
+struct Weft {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    /// Tokens of workloads.
+    #[command(subcommand)]
+    Token(token::Token),
+    Validate(validate::Validate),
+    Version(version::Version),
+    Completion(completion::Completion),
+    /// Processes of the sample system.
+    #[command(subcommand, hide = true)]
+    Shop(shop::Shop),
+}
+
+fn main() -> ExitCode {
+    if let Err(code) = leash::follow_parent() {
+        return code;
+    }
+    let result = match Weft::parse().command {
+        Command::Demo(told) => demo::run(told),
+        Command::Token(told) => token::run(told).map(|()| ExitCode::SUCCESS),
+        Command::Validate(told) => validate::run(&told),
+        Command::Version(told) => version::run(&told).map(|()| ExitCode::SUCCESS),
+        Command::Completion(told) => completion::run(&told, Weft::command()).map(|()| ExitCode::SUCCESS),
+        Command::Shop(told) => shop::run(told).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Weft::command().debug_assert();
+    }
+}
