@@ -114,11 +114,7 @@ impl TrustBundle {
         for root in &self.roots {
             digest.update(Sha256::digest(root));
         }
-        digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        crate::hex(&digest.finalize())
     }
 }
 

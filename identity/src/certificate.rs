@@ -63,11 +63,7 @@ impl Details {
         }
         Ok(Self {
             id: single_id(&parsed)?,
-            serial: parsed
-                .raw_serial()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            serial: crate::hex(parsed.raw_serial()),
             not_before: moment(parsed.validity().not_before),
             not_after: moment(parsed.validity().not_after),
         })

@@ -95,7 +95,7 @@ impl Leaf {
         Self::from_parts(chain, key.pkcs8())
     }
 
-    fn from_parts(
+    pub(crate) fn from_parts(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, LeafError> {

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -122,8 +123,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// The name that a client hands to rustls, which wants one. It isn't sent and isn't checked.
 pub fn unnamed() -> ServerName<'static> {
-    const UNNAMED: &str = "mesh.invalid";
-    ServerName::try_from(UNNAMED).expect("a DNS name")
+    // An address is never sent as a name.
+    ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
 }
 
 /// How to dial: as `leaf`, or without a certificate, those of `bundle`'s domain that are `expected`.
@@ -181,6 +182,17 @@ pub fn peer_identity(
     let id = peer(certificates)?.id;
     check_domain(&id, bundle.trust_domain())?;
     Ok(id)
+}
+
+/// Whether peers that hold `bundle` would accept `leaf` at `now`: to be asked of a new leaf before it is used.
+pub fn vouches(bundle: &TrustBundle, leaf: &Leaf, now: SystemTime) -> Result<(), TlsError> {
+    let verifier = Verifier::new(bundle, Expected::AnyOfTrustDomain, ClientAuth::Required)?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let [end_entity, intermediates @ ..] = leaf.chain() else {
+        return Err(Error::NoCertificatesPresented.into());
+    };
+    let now = UnixTime::since_unix_epoch(since);
+    Ok(verifier.verify(end_entity, intermediates, now, KeyUsage::server_auth())?)
 }
 
 fn check_domain(id: &SpiffeId, expected: &TrustDomain) -> Result<(), PeerError> {
