@@ -1,6 +1,16 @@
 //! Registered workloads as endpoints, and a workload's own side.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::testing::events::any_event;
+use crate::testing::settings;
+use crate::world::service::{Service, ServicePort, TargetPort};
+use crate::world::workload::Workload;
+use crate::world::{Item, World};
 
 /// `product`, and one Service for each of its versions.
 const PRODUCT: &str = "
@@ -232,4 +242,109 @@ fn services_that_disagree_about_one_port_keep_it_strict() {
     let mut catalog = catalog(&format!("{POD}{policies}"));
     let found = inbound(&mut catalog, "shop/p").unwrap();
     assert!(!found.iter().find(|port| port.port == 8080).unwrap().permissive);
+}
+
+fn services(world: &World) -> Vec<&Service> {
+    let items = world.items().map(|(_, item)| item);
+    items
+        .filter_map(|item| {
+            if let Item::Service(found) = item {
+                Some(&**found)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// The ports at which a workload serves a Service's port, by the words of the module's head.
+fn slow_ports(world: &World, workload: &Workload, service: &Service, port: &ServicePort) -> Vec<u16> {
+    let registered = workload
+        .ports
+        .iter()
+        .filter(|own| own.service == service.name.name);
+    let registered: Vec<(u16, u16)> = registered
+        .map(|own| (own.service_port, own.listen_port))
+        .collect();
+    if !registered.is_empty() {
+        return registered
+            .iter()
+            .filter(|(own, _)| *own == port.port)
+            .map(|(_, listen)| *listen)
+            .collect();
+    }
+    let selected = !service.selector.is_empty()
+        && service
+            .selector
+            .iter()
+            .all(|(key, value)| workload.labels.get(key) == Some(value));
+    let mut found = BTreeSet::new();
+    for own in workload.ports.iter().filter(|_| selected) {
+        for wide in services(world) {
+            let same = wide.name.namespace == workload.node.namespace && wide.name.name == own.service;
+            let refined = !wide.selector.is_empty()
+                && wide
+                    .selector
+                    .iter()
+                    .all(|(key, value)| service.selector.get(key) == Some(value));
+            let leads = wide
+                .ports
+                .iter()
+                .any(|to| to.port == own.service_port && to.target == port.target);
+            if same && refined && leads {
+                found.insert(own.listen_port);
+            }
+        }
+    }
+    found.into_iter().take(1).collect()
+}
+
+/// The addresses of a Service's port, by going over everything.
+fn slow_addresses(world: &World, service: &Service, port: &ServicePort) -> BTreeSet<SocketAddr> {
+    let mut found = BTreeSet::new();
+    for (_, item) in world.items() {
+        match item {
+            Item::Slice(slice) if slice.service == service.name => {
+                for here in slice.ports.iter().filter(|here| here.name == port.name) {
+                    let target = if let TargetPort::Number(number) = port.target {
+                        Some(number)
+                    } else {
+                        None
+                    };
+                    let number = here.port.or(target);
+                    let addresses = slice.endpoints.iter().map(|endpoint| endpoint.address);
+                    found.extend(addresses.filter_map(|ip| Some(SocketAddr::new(ip, number?))));
+                }
+            }
+            Item::Workload(workload)
+                if workload.healthy && workload.node.namespace == service.name.namespace =>
+            {
+                let ports = slow_ports(world, workload, service, port);
+                found.extend(
+                    ports
+                        .into_iter()
+                        .map(|port| SocketAddr::new(workload.address, port)),
+                );
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+proptest! {
+    #[test]
+    fn endpoints_are_what_going_over_everything_finds(events in prop::collection::vec(any_event(), 1..40)) {
+        let mut catalog = Catalog::new(settings());
+        catalog.apply(events);
+        let world = catalog.world().clone();
+        for service in services(&world) {
+            for port in &service.ports {
+                let name = settings().service(&service.name, port.port);
+                let found = endpoints(&mut catalog, &name);
+                let expected = slow_addresses(&world, service, port);
+                prop_assert!(found.iter().map(|endpoint| endpoint.address).eq(expected.clone()), "{name}: {found:?} {expected:?}");
+            }
+        }
+    }
 }

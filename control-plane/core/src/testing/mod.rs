@@ -1,4 +1,6 @@
-//! What the tests of several modules share: objects out of YAML.
+//! What the tests of several modules share: objects out of YAML, and random events.
+
+pub(crate) mod events;
 
 use serde::Deserialize;
 use weft_api::gateway::{GrpcRoute, HttpRoute};
