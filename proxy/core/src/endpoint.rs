@@ -1,6 +1,6 @@
 //! Endpoints: what all workers share about one, and what each worker keeps for itself.
 //!
-//! | | shared by all workers ([`SharedEndpoint`], atomics) | of one worker ([`Slot`]) |
+//! | | shared by all workers ([`SharedEndpoint`], atomics) | of one worker (`Slot`) |
 //! |---|---|---|
 //! | why | a decision must hold for the whole proxy | changes with every request, floating point |
 //! | what | requests under way, ejection, breaker | latency, turn in round robin, age |

@@ -93,7 +93,10 @@ fn get(state: &mut ClusterState, now: Now, rng: &mut fastrand::Rng) -> Lease {
 /// Lets every request to `bad` fail until `times` have.
 fn fail(state: &mut ClusterState, now: Now, rng: &mut fastrand::Rng, bad: u16, times: usize) {
     let mut failed = 0;
-    while failed < times {
+    for _ in 0..10_000 {
+        if failed == times {
+            return;
+        }
         let lease = get(state, now, rng);
         let verdict = if port(&lease) == bad {
             Verdict::Failure
@@ -103,6 +106,7 @@ fn fail(state: &mut ClusterState, now: Now, rng: &mut fastrand::Rng, bad: u16, t
         failed += usize::from(verdict == Verdict::Failure);
         state.release(lease, now, verdict);
     }
+    panic!("endpoint {bad} is never chosen");
 }
 
 fn ports_used(state: &mut ClusterState, now: Now, rng: &mut fastrand::Rng) -> BTreeSet<u16> {
@@ -144,16 +148,34 @@ fn ejections_beyond_the_share_are_forgiven_when_endpoints_go() {
         ..config()
     };
     let (mut state, mut rng) = (state(&config, 1..=4), rng());
-    fail(&mut state, at(0), &mut rng, 1, 2);
-    fail(&mut state, at(1), &mut rng, 2, 2);
+    fail(&mut state, at(0), &mut rng, 2, 2);
+    fail(&mut state, at(1), &mut rng, 1, 2);
     assert_eq!(ports_used(&mut state, at(2), &mut rng), [3, 4].into());
     let fewer = entry(&config, (1..=3).map(endpoint).collect(), Some(state.entry()));
     state.update(fewer, at(2));
     assert_eq!(
         ports_used(&mut state, at(2), &mut rng),
-        [1, 3].into(),
-        "1 would have returned first"
+        [2, 3].into(),
+        "2 would have returned first"
     );
+}
+
+#[test]
+fn nothing_is_ejected_beyond_the_share() {
+    let config = Cluster {
+        outlier: Some(OUTLIER),
+        balancer: Balancer::Random,
+        ..config()
+    };
+    let (mut state, mut rng) = (state(&config, 1..=3), rng());
+    fail(&mut state, at(0), &mut rng, 1, 2);
+    fail(&mut state, at(0), &mut rng, 2, 4);
+    let report = state.report(at(1));
+    let ejected = report
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.ejected_for.is_some());
+    assert_eq!((ejected.count(), report.ejections), (1, 1), "half of three");
 }
 
 #[test]
@@ -220,6 +242,18 @@ fn the_services_breaker_stops_all_endpoints() {
         (Unavailable::ServiceOpen, Some(Phase::Open))
     );
     assert_eq!(state.shared().requests.value(), 0);
+}
+
+#[test]
+fn a_dropped_lease_gives_back_the_services_probe() {
+    let config = Cluster {
+        service_breaker: Some(BREAKER),
+        ..config()
+    };
+    let (mut state, mut rng) = (state(&config, 1..=1), rng());
+    fail(&mut state, at(0), &mut rng, 1, 3);
+    drop(get(&mut state, at(5_000), &mut rng));
+    assert!(state.acquire(at(5_000), &mut rng, &Pick::default()).is_ok());
 }
 
 #[test]
@@ -465,6 +499,57 @@ fn state_survives_an_update_by_address_and_identity() {
     );
     state.release(lease, at(9), Verdict::Success);
     assert_eq!(state.shared().requests.value(), 0);
+}
+
+/// Eight clients that ask again as soon as they are answered, for `seconds`; how many requests each port served.
+fn closed_loop(
+    state: &mut ClusterState,
+    from: u64,
+    seconds: u64,
+    takes_ms: impl Fn(u16) -> u64,
+) -> HashMap<u16, u64> {
+    let (mut served, mut running, mut rng) = (HashMap::new(), Vec::new(), rng());
+    for now in from..from + seconds * 1000 {
+        let (done, rest) = running.into_iter().partition(|(end, _)| *end <= now);
+        running = rest;
+        for (_, lease) in done {
+            *served.entry(port(&lease)).or_default() += 1;
+            state.release(lease, at(now), Verdict::Success);
+        }
+        while running.len() < 8 {
+            let lease = get(state, at(now), &mut rng);
+            running.push((now + takes_ms(port(&lease)), lease));
+        }
+    }
+    served
+}
+
+#[test]
+fn peak_ewma_sends_a_slow_endpoint_little_but_not_nothing() {
+    let mut state = state(&config(), 1..=4);
+    let served = closed_loop(&mut state, 0, 60, |port| if port == 3 { 100 } else { 5 });
+    let all: u64 = served.values().sum();
+    assert!(served[&3] > 0 && served[&3] * 50 < all, "{served:?}");
+    let fair = (all - served[&3]) / 3;
+    for port in [1, 2, 4] {
+        assert!(served[&port].abs_diff(fair) < fair / 4, "{served:?}");
+    }
+    closed_loop(&mut state, 60_000, 40, |_| 5);
+    let recovered = closed_loop(&mut state, 100_000, 10, |_| 5);
+    assert!(
+        recovered[&3] * 5 > recovered.values().sum(),
+        "it is found out: {recovered:?}"
+    );
+}
+
+#[test]
+fn a_new_endpoint_takes_its_share_within_a_second() {
+    let mut state = state(&config(), 1..=2);
+    closed_loop(&mut state, 0, 5, |_| 5);
+    let next = entry(&config(), (1..=3).map(endpoint).collect(), Some(state.entry()));
+    state.update(next, at(5_000));
+    let served = closed_loop(&mut state, 5_000, 1, |_| 5);
+    assert!(served[&3] * 4 > served.values().sum(), "{served:?}");
 }
 
 #[test]
