@@ -3,8 +3,8 @@
 //! What people edit here is edited with editors: files are replaced by renaming, written in halves, saved with a
 //! typing mistake, swapped by a symlink. So nothing is believed that can't be read:
 //! - an object that is refused keeps its last good version in force;
-//! - an object is deleted only when it is gone from every file, and a file that can't be read as a whole still counts
-//!   as holding what it held;
+//! - an object is deleted only when it is gone from every file, and a file that is empty or can't be read as a whole
+//!   still counts as holding what it held;
 //! - an object that stands in two places stays with the one that had it;
 //! - a directory that can't be read changes nothing.
 //!

@@ -47,6 +47,11 @@ impl State {
         change
     }
 
+    /// Whether a file is gone that was there at the last look.
+    pub fn misses(&self, directory: &Directory) -> bool {
+        self.files.keys().any(|name| !directory.contains_key(name))
+    }
+
     /// The directory itself can't be read: everything stays as it is.
     pub fn unreadable(&self, directory: &str, reason: &str) -> Change {
         let mut problems: Vec<_> = self
@@ -185,8 +190,16 @@ fn keeper(name: &ObjectRef, held: &Held, files: &BTreeMap<Arc<str>, Reading>) ->
         .cloned()
 }
 
+/// An empty file is taken for one that is just being written: editors that write in place empty it first. Whoever
+/// means it deletes the file.
 fn report(name: &Arc<str>, content: &Content) -> Report {
     match content {
+        Ok(text) if text.is_empty() => Report {
+            objects: Vec::new(),
+            refused: Vec::new(),
+            complete: false,
+            findings: Vec::new(),
+        },
         Ok(text) => check_str(name, text),
         Err(reason) => {
             let finding = Finding {
@@ -244,9 +257,9 @@ fn still_in_force(file: Arc<str>, count: usize) -> Finding {
         object: None,
         field: String::new(),
         reason: format!(
-            "the file can't be read as a whole; {objects} read earlier and not seen now stay in force"
+            "the file is empty or can't be read as a whole; {objects} read earlier and not seen now stay in force"
         ),
-        remedy: "repair the file".to_owned(),
+        remedy: "repair the file; to take its objects out of force, delete it".to_owned(),
     }
 }
 

@@ -14,13 +14,15 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Change;
-use super::directory::{self, Fingerprint};
+use super::directory::{self, Directory, Fingerprint};
 use super::state::State;
 
 /// How long a directory must have been quiet before it is read.
 const QUIET: Duration = Duration::from_millis(30);
 /// How long reading is put off at most while there is no quiet.
 const MAX_DELAY: Duration = Duration::from_millis(200);
+/// How long a file must be gone before that is believed.
+const GONE_FOR: Duration = Duration::from_millis(150);
 /// How often the directory is looked at without an event.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Changes that may wait for whoever receives them; beyond that the directory isn't read.
@@ -75,7 +77,7 @@ fn run(dir: &Path, sender: &Sender<Change>) {
     while !sender.is_closed() {
         alarm.set(dir, &wake);
         let seen = directory::fingerprint(dir).ok();
-        let change = match directory::read(dir) {
+        let change = match read(dir, &state) {
             Ok(directory) => state.update(directory),
             Err(error) => state.unreadable(&dir.display().to_string(), &error.to_string()),
         };
@@ -88,6 +90,17 @@ fn run(dir: &Path, sender: &Sender<Change>) {
         }
         wait(dir, seen.as_ref(), &events, &alarm, sender);
     }
+}
+
+/// Reads the directory; twice if a file is gone, because some editors take a file away before they put the new one
+/// there.
+fn read(dir: &Path, state: &State) -> io::Result<Directory> {
+    let directory = directory::read(dir)?;
+    if !state.misses(&directory) {
+        return Ok(directory);
+    }
+    std::thread::sleep(GONE_FOR);
+    directory::read(dir)
 }
 
 /// Returns when the directory should be read again, or nobody listens any more.

@@ -70,6 +70,23 @@ fn a_file_that_cant_be_read_keeps_all_that_it_held() {
 }
 
 #[test]
+fn a_file_that_was_just_emptied_keeps_all_that_it_held() {
+    let mut state = State::default();
+    state.update(directory(&[("f.yaml", &namespace("a", "x"))]));
+    let change = state.update(directory(&[("f.yaml", "")]));
+    assert!(change.applied.is_empty() && change.deleted.is_empty());
+    assert!(
+        said(&change)[0].contains("1 object read earlier"),
+        "{:?}",
+        said(&change)
+    );
+    assert_eq!(
+        state.update(directory(&[("f.yaml", "# nothing\n")])).deleted,
+        [named("a")]
+    );
+}
+
+#[test]
 fn an_object_moved_into_a_broken_file_is_not_deleted() {
     let mut state = State::default();
     state.update(directory(&[
@@ -83,9 +100,9 @@ fn an_object_moved_into_a_broken_file_is_not_deleted() {
     ]
     .concat();
     let broken = broken.replace("name: moved", "name: &x moved, *y");
-    let change = state.update(directory(&[("a.yaml", ""), ("b.yaml", &broken)]));
+    let change = state.update(directory(&[("a.yaml", "# moved\n"), ("b.yaml", &broken)]));
     assert!(change.deleted.is_empty(), "{change:?}");
-    let change = state.update(directory(&[("a.yaml", ""), ("b.yaml", "{")]));
+    let change = state.update(directory(&[("a.yaml", "# moved\n"), ("b.yaml", "{")]));
     assert_eq!(change.deleted, [named("moved")], "nobody names it any more");
 }
 
@@ -136,7 +153,8 @@ fn text(model: &Model) -> String {
         Some(version) => namespace(name, &format!("v{version}")),
         None => namespace(name, "\"no label\""),
     };
-    let mut text: String = model.objects.iter().map(object).collect();
+    let mut text = "# manifests\n".to_owned();
+    text.extend(model.objects.iter().map(object));
     if model.broken {
         text.push_str("---\n[");
     }
