@@ -53,6 +53,7 @@ pub struct Published {
     view: ArcSwap<View>,
     generation: watch::Sender<u64>,
     identity: ArcSwapOption<Identity>,
+    identities: watch::Sender<u64>,
     connected: AtomicBool,
     requested: mpsc::Sender<Name>,
 }
@@ -65,6 +66,7 @@ impl Published {
             view: ArcSwap::default(),
             generation: watch::Sender::new(0),
             identity: ArcSwapOption::empty(),
+            identities: watch::Sender::new(0),
             connected: AtomicBool::new(false),
             requested,
         };
@@ -84,6 +86,18 @@ impl Published {
     /// Our identity; `None` until the first certificate is here.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.load_full()
+    }
+
+    /// Our identity, as soon as there is one.
+    pub async fn identified(&self) -> Arc<Identity> {
+        let mut identities = self.identities.subscribe();
+        loop {
+            if let Some(identity) = self.identity() {
+                return identity;
+            }
+            // The sender is held by `self`, so waiting can't fail.
+            let _ = identities.changed().await;
+        }
     }
 
     /// Whether the configuration stream stands at the moment.
@@ -133,7 +147,9 @@ impl Published {
 
     /// Puts `identity` in force. For the control thread only.
     pub fn publish_identity(&self, identity: Identity) {
+        let generation = identity.generation;
         self.identity.store(Some(Arc::new(identity)));
+        self.identities.send_replace(generation);
     }
 
     /// Notes whether the configuration stream stands.

@@ -1,12 +1,27 @@
 //! Threads: N data workers, each a current-thread runtime of its own, beside the control thread.
+//!
+//! A worker shares nothing with another but what is published to it and a few counters. The kernel spreads
+//! connections over the workers' sockets; a connection stays with its worker for life.
 
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::published::Published;
+use crate::telemetry::access_log::AccessLog;
+use crate::worker;
+
+/// Most data workers where the settings say nothing.
+const MAX_DEFAULT_WORKERS: usize = 4;
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,10 +29,9 @@ pub enum Phase {
     /// Serving.
     #[default]
     Serving,
-    /// Told to end: no longer ready, still accepting, every connection asked to go away; a worker ends by itself
-    /// when it has no stream left.
+    /// Told to end: no longer ready, still accepting, every connection asked to go away after what it does.
     Draining,
-    /// Out of time: everything that still runs is cut.
+    /// Nothing runs any more, or time is up: what is left is cut.
     Ending,
 }
 
@@ -39,15 +53,102 @@ pub struct WorkerContext {
     pub reports: mpsc::Receiver<ReportRequest>,
     /// The start of time, the same for all workers: `Now` counts from here.
     pub started: Instant,
+    /// Exchanges and tunnels that run, counted by all workers together.
+    pub running: Arc<AtomicUsize>,
 }
 
 /// The listening sockets of one worker, in the order of the settings.
 #[derive(Debug, Default)]
 pub struct WorkerListeners {
     /// The explicit outbound port.
-    pub outbound: Option<std::net::TcpListener>,
+    pub outbound: Option<TcpListener>,
     /// As [`Config::binds`].
-    pub binds: Vec<std::net::TcpListener>,
+    pub binds: Vec<TcpListener>,
     /// As [`Config::inbound`].
-    pub inbound: Vec<std::net::TcpListener>,
+    pub inbound: Vec<TcpListener>,
+}
+
+/// Says that a worker has ended, also when it panicked.
+struct Ended(mpsc::Sender<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // There is room for each worker; without a receiver the process has ended anyway.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// Starts a worker on a thread of its own. `ended` gets one message when it has ended, for whatever reason, and must
+/// have room for it.
+pub fn spawn(
+    context: WorkerContext,
+    listeners: WorkerListeners,
+    log: Option<AccessLog>,
+    ended: mpsc::Sender<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let name = format!("weft-worker-{}", context.index);
+    thread::Builder::new().name(name).spawn(move || {
+        let _ended = Ended(ended);
+        LocalSet::new().block_on(&runtime, worker::run(context, listeners, log));
+    })?;
+    Ok(())
+}
+
+/// Data workers where the settings say nothing: the CPU limit rounded up, at most [`MAX_DEFAULT_WORKERS`].
+pub fn default_workers() -> usize {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // The standard library knows the limit too, but rounds it down.
+    let limit = cpu_limit(&groups, |path| fs::read_to_string(path).ok()).map(round_up);
+    let available = || thread::available_parallelism().map_or(1, usize::from);
+    limit.unwrap_or_else(available).clamp(1, MAX_DEFAULT_WORKERS)
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
+fn round_up(processors: f64) -> usize {
+    processors.ceil().clamp(1.0, 1024.0) as usize
+}
+
+/// The least CPU limit of the process's cgroup (version 2) and of those above it, in processors.
+fn cpu_limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limits = Path::new(own).ancestors().filter_map(|group| {
+        let text = read(&Path::new("/sys/fs/cgroup").join(group).join("cpu.max"))?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    });
+    limits
+        .filter(|limit| limit.is_finite() && *limit > 0.0)
+        .reduce(f64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_limit_of_the_own_group_and_those_above_counts() {
+        let read = |path: &Path| {
+            Some(match path.to_str()? {
+                "/sys/fs/cgroup/kubepods/pod1/c1/cpu.max" => "max 100000\n".to_owned(),
+                "/sys/fs/cgroup/kubepods/pod1/cpu.max" => "150000 100000\n".to_owned(),
+                "/sys/fs/cgroup/kubepods/cpu.max" => "400000 100000\n".to_owned(),
+                _ => return None,
+            })
+        };
+        assert_eq!(cpu_limit("0::/kubepods/pod1/c1\n", read), Some(1.5));
+        assert_eq!(cpu_limit("0::/\n", read), None);
+        assert_eq!(cpu_limit("4:cpu:/x\n", read), None);
+        assert_eq!((round_up(1.5), round_up(0.1), round_up(2.0)), (2, 1, 2));
+    }
+
+    #[test]
+    fn a_broken_limit_is_none() {
+        for text in ["", "max", "0 0", "x y", "-1 100000", "100000 0"] {
+            assert_eq!(cpu_limit("0::/a", |_| Some(text.to_owned())), None, "{text}");
+        }
+        assert!((1..=MAX_DEFAULT_WORKERS).contains(&default_workers()));
+    }
 }
