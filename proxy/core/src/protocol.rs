@@ -160,6 +160,14 @@ mod tests {
         assert_eq!(detect(&long("GET")[..MAX_BYTES - 1]), Detected::NeedMore);
     }
 
+    #[test]
+    fn a_version_that_the_bound_cuts_is_not_waited_for() {
+        let line = format!("GET /{} HT", "a".repeat(MAX_BYTES - "GET / HT".len()));
+        assert_eq!(line.len(), MAX_BYTES);
+        assert_eq!(detect(line.as_bytes()), Detected::Opaque);
+        assert_eq!(detect(&line.as_bytes()[..MAX_BYTES - 1]), Detected::NeedMore);
+    }
+
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let tail = proptest::collection::vec(any::<u8>(), 0..40);
         let head = prop_oneof![

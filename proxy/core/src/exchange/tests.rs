@@ -280,6 +280,30 @@ fn deadlines_are_recomputed_and_the_overall_one_bounds_all() {
 }
 
 #[test]
+fn no_wait_reaches_beyond_the_deadline() {
+    let patient = Head {
+        retry_after: Some(Duration::from_secs(1)),
+        ..Head::new(StatusCode::SERVICE_UNAVAILABLE)
+    };
+    for (timeout, waits) in [(1000, false), (1001, true)] {
+        let terms = Terms {
+            timeout: Some(Duration::from_millis(timeout)),
+            ..Terms::new(&GET)
+        };
+        let mut run = Run::new(terms, cluster(2, policy(3), AMPLE));
+        run.step(Event::Start);
+        let action = run.step(Event::ResponseHead(patient));
+        assert_eq!(matches!(action, Action::Wait { .. }), waits);
+        if !waits {
+            assert_eq!(
+                outcome(&run.step(Event::ResponseEnd(None))).retry_denied,
+                Some(RetryDenied::Deadline)
+            );
+        }
+    }
+}
+
+#[test]
 fn a_callers_grpc_timeout_is_passed_on_shortened() {
     let terms = Terms {
         grpc: true,

@@ -83,6 +83,21 @@ fn a_successor_is_opened_before_the_end_and_takes_over() {
 }
 
 #[test]
+fn no_successor_is_opened_where_a_fresh_connection_stands_ready() {
+    let (mut pool, _) = open(
+        Settings {
+            streams: 1,
+            ..Settings::HTTP2
+        },
+        Some(at(60_000)),
+    );
+    pool.take(at(40_000), 0);
+    let second = opening(&mut pool, at(40_000), 0);
+    assert!(pool.opened(second, at(40_000), Some(at(100_000)), 1));
+    assert!(pool.upkeep(at(50_000)).is_empty());
+}
+
+#[test]
 fn past_its_end_a_connection_takes_nothing() {
     let (mut pool, old) = open(Settings::HTTP2, Some(at(1000)));
     assert_eq!(pool.take(at(999), 0), Take::Use(old));

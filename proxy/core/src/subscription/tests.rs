@@ -113,6 +113,24 @@ fn a_name_wanted_again_is_unsubscribed_first() {
 }
 
 #[test]
+fn news_for_a_subscription_that_was_let_go_are_answered_but_not_applied() {
+    let mut client = connected(&[1]);
+    client.next_request();
+    client.set_wanted(wanted(&[]));
+    client.set_wanted(wanted(&[1]));
+    assert_eq!(
+        client.on_response(response("a", &[(1, "v1", true)], &[])),
+        Applied::default()
+    );
+    let answer = client.next_request().expect("a request");
+    assert_eq!(
+        (answer.nonce.as_deref(), answer.unsubscribe),
+        (Some("a"), vec![name(1)])
+    );
+    assert_eq!(client.next_request().expect("another").subscribe, [name(1)]);
+}
+
+#[test]
 fn what_a_former_process_held_is_claimed() {
     let mut client = Subscription::new();
     client.restore([(KIND, name(1), "v1".to_owned()), (KIND, name(2), "v1".to_owned())]);
