@@ -11,6 +11,7 @@ compile_error!("weft runs on Linux only: its sidecars and its demo use what othe
 
 mod completion;
 mod demo;
+mod identity;
 mod leash;
 mod output;
 mod shop;
@@ -36,6 +37,7 @@ enum Command {
     /// Tokens of workloads.
     #[command(subcommand)]
     Token(token::Token),
+    Identity(identity::Identity),
     Validate(validate::Validate),
     Version(version::Version),
     Completion(completion::Completion),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let result = match Weft::parse().command {
         Command::Demo(told) => demo::run(told),
         Command::Token(told) => token::run(told).map(|()| ExitCode::SUCCESS),
+        Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Validate(told) => validate::run(&told),
         Command::Version(told) => version::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Completion(told) => completion::run(&told, Weft::command()).map(|()| ExitCode::SUCCESS),

@@ -1,8 +1,10 @@
 //! `weft token`: tokens by which workloads of standalone mode say who they are.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use weft_identity::token::{AUDIENCE, Claims, SigningKey};
@@ -76,7 +78,7 @@ pub(crate) fn make(
 ) -> anyhow::Result<Made> {
     let expires_at = SystemTime::now()
         .checked_add(lifetime)
-        .ok_or_else(|| anyhow::anyhow!("the token would hold longer than time can be told"))?;
+        .context("the token would hold longer than time can be told")?;
     let claims = Claims {
         namespace: namespace.to_owned(),
         service_account: service_account.to_owned(),
@@ -86,6 +88,7 @@ pub(crate) fn make(
     };
     // Names that make no identity are refused here rather than by the control plane.
     claims.id(&"any.invalid".parse()?)?;
+    fs::create_dir_all(state_dir).with_context(|| format!("{} can't be made", state_dir.display()))?;
     let key = SigningKey::load_or_create(&state_dir.join(KEY_FILE))?;
     Ok(Made {
         token: key.sign(&claims)?,
@@ -151,8 +154,17 @@ mod tests {
     fn a_token_says_who_and_what() {
         let dir = tempfile::tempdir().unwrap();
         let hour = Duration::from_hours(1);
-        let made = make(dir.path(), "shop", "user", vec!["user".into()], hour).unwrap();
-        let key = SigningKey::load(&dir.path().join(KEY_FILE)).unwrap().unwrap();
+        let made = make(
+            &dir.path().join("state"),
+            "shop",
+            "user",
+            vec!["user".into()],
+            hour,
+        )
+        .unwrap();
+        let key = SigningKey::load(&dir.path().join("state").join(KEY_FILE))
+            .unwrap()
+            .unwrap();
         let claims = key
             .verifying_key()
             .verify(&made.token, SystemTime::now())
@@ -162,7 +174,7 @@ mod tests {
             ("shop", "user")
         );
         assert_eq!(claims.services, ["user"]);
-        let again = make(dir.path(), "shop", "order", Vec::new(), hour).unwrap();
+        let again = make(&dir.path().join("state"), "shop", "order", Vec::new(), hour).unwrap();
         key.verifying_key()
             .verify(&again.token, SystemTime::now())
             .unwrap();

@@ -14,7 +14,7 @@ use crate::output::Format;
 /// Check manifests: every problem with file, line and field.
 #[derive(Debug, Args)]
 pub(crate) struct Validate {
-    /// Files, and folders whose .yaml and .yml files are read.
+    /// Files, and folders whose .yaml, .yml and .json files are read.
     #[arg(required = true, value_name = "DIR|FILE")]
     paths: Vec<PathBuf>,
     /// How the result is printed.
@@ -76,7 +76,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(path).with_context(unreadable)? {
         let file = entry.with_context(unreadable)?.path();
         let extension = file.extension().and_then(|extension| extension.to_str());
-        if file.is_file() && matches!(extension, Some("yaml" | "yml")) {
+        if file.is_file() && matches!(extension, Some("yaml" | "yml" | "json")) {
             files.push(file);
         }
     }

@@ -102,9 +102,9 @@ impl Screen {
 
     fn view(&self, mesh: &Mesh, now: Instant) -> String {
         let board = mesh.shared.board.borrow();
-        let (earlier, before) = &self.history[0];
+        let before = &self.history[0].1;
         let totals = self.totals();
-        let recent_time = now.saturating_duration_since(*earlier);
+        let recent_time = self.recent_time();
         let dir = self.site.dir().display().to_string();
         let replicas = mesh.replicas.iter().filter_map(|replica| {
             let requests = totals.replicas.get(&replica.name).copied().unwrap_or(0);
@@ -122,13 +122,19 @@ impl Screen {
             now,
             dir: &dir,
             control_plane: &mesh.control_plane.borrow(),
-            edges: self.edges(recent_time),
+            edges: self.edges(),
             replicas: replicas.collect(),
             problems: &self.problems,
         })
     }
 
-    fn edges(&self, recent_time: Duration) -> Vec<EdgeRow> {
+    /// The time that recent numbers are of.
+    fn recent_time(&self) -> Duration {
+        self.history[self.history.len() - 1].0 - self.history[0].0
+    }
+
+    fn edges(&self) -> Vec<EdgeRow> {
+        let recent_time = self.recent_time();
         let before = &self.history[0].1;
         with_expected(self.totals())
             .map(|(edge, total)| {
@@ -153,7 +159,7 @@ impl Screen {
                 "not healthy: an edge had no traffic, went around mTLS, or failed"
             };
             let clear = if self.terminal { "\x1b[H\x1b[J" } else { "" };
-            let edges = table::edges(&self.edges(self.started.elapsed()));
+            let edges = table::edges(&self.edges());
             let _ = print(&format!("{clear}{edges}\n{verdict}\n"));
         }
         if temporary && report.healthy && self.site.untouched() {
