@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,6 +173,16 @@ impl Tracked {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Asks the connection to take no new exchange after the running ones.
+    pub fn finish(&self) {
+        self.state.raise(Signal::Finish);
+    }
+
+    /// Waits until the connection is asked to end.
+    pub async fn finished(&self) {
+        poll_fn(|cx| self.poll_signal(cx, Signal::None)).await;
     }
 
     /// Which side it was accepted on.

@@ -88,6 +88,23 @@ impl Stream {
         }
     }
 
+    /// The connection itself, for a TLS handshake on it; `None` when it carries TLS already.
+    pub fn into_plain(self) -> Option<Prefixed> {
+        match self.transport {
+            Transport::Tcp(plain) if plain.prefix.is_empty() => Some(Prefixed { prefix: self.prefix, ..plain }),
+            Transport::Tcp(plain) if self.prefix.is_empty() => Some(plain),
+            _ => None,
+        }
+    }
+
+    /// Waits for the first byte or the end, before anybody gives a buffer for it.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.transport {
+            Transport::Tcp(plain) if self.prefix.is_empty() && plain.prefix.is_empty() => plain.tcp.readable().await,
+            _ => Ok(()),
+        }
+    }
+
     /// The address of the other end, if the connection still has one.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.tcp().peer_addr().ok()

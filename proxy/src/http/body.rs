@@ -20,6 +20,9 @@ pub enum BodyError {
     /// An HTTP/2 sender reset the stream, or its connection ended.
     #[error("the HTTP/2 body broke off: {0}")]
     Http2(#[from] ::h2::Error),
+    /// The exchange's deadline passed.
+    #[error("the exchange's time was up")]
+    Late,
     /// Another attempt reads the body now.
     #[error("the attempt was given up")]
     Superseded,

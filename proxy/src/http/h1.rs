@@ -200,29 +200,30 @@ impl Sender {
         Ok(Self { requests, upgraded: Some(upgraded), open })
     }
 
-    /// Whether a request may be sent now.
-    pub fn is_idle(&self) -> bool {
-        self.open.get() && self.requests.is_ready()
-    }
-
     /// Whether the connection has ended or is about to.
     pub fn is_closed(&self) -> bool {
         !self.open.get() || self.requests.is_closed()
     }
 
-    /// Waits until the connection can take a request.
-    pub async fn ready(&mut self) -> Result<(), hyper::Error> {
-        self.requests.ready().await
+    /// Whether the connection can take a request, once it knows; `false`: it never will again.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.requests.poll_ready(cx).map(|ready| ready.is_ok())
     }
 
     /// Sends a request and waits for the head of its response.
-    pub async fn send(&mut self, request: Request<UploadBody>) -> Result<Response<Body>, SendError> {
-        match self.requests.try_send_request(request).await {
-            Ok(response) => Ok(response.map(Body::Http1)),
-            Err(mut failed) => Err(SendError {
-                unsent: failed.take_message().is_some(),
-                error: failed.into_error(),
-            }),
+    pub fn send(
+        &mut self,
+        request: Request<UploadBody>,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<> {
+        let sending = self.requests.try_send_request(request);
+        async move {
+            match sending.await {
+                Ok(response) => Ok(response.map(Body::Http1)),
+                Err(mut failed) => Err(SendError {
+                    unsent: failed.take_message().is_some(),
+                    error: failed.into_error(),
+                }),
+            }
         }
     }
 

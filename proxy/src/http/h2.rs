@@ -308,6 +308,7 @@ impl Sender {
             .max_send_buffer_size(SEND_BUFFER)
             .max_local_error_reset_streams(Some(MISTAKES))
             .enable_push(false)
+            .initial_max_send_streams(limits.streams as usize)
             .handshake::<_, Bytes>(transport)
             .await?;
         let closed = Rc::new(Cell::new(false));
@@ -328,6 +329,11 @@ impl Sender {
     /// Streams that may be open at once, by the peer's word.
     pub fn max_streams(&self) -> usize {
         self.requests.current_max_send_streams()
+    }
+
+    /// Waits until a request can be sent; `false`: none can any more (GOAWAY, or the connection has ended).
+    pub async fn ready(&mut self) -> bool {
+        poll_fn(|cx| self.requests.poll_ready(cx)).await.is_ok()
     }
 
     /// Sends a request and waits for the head of its response. The body goes on streaming beside the response.

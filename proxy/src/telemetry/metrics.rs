@@ -10,12 +10,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use weft_proxy_core::outcome::Reason;
 use weft_proxy_core::resource::Name;
 
 /// Which side of the sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the application.
     Outbound,
@@ -160,6 +160,11 @@ impl Edge {
         }
     }
 
+    /// What it is the edge of.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// The handles for requests of `protocol`.
     pub fn requests(&self, protocol: Protocol, meshed: bool) -> Rc<Requests> {
         let slots = &mut *self.requests.borrow_mut();
@@ -219,9 +224,14 @@ impl Edge {
     }
 }
 
-/// Connections of this worker to other sidecars and applications.
-pub fn open_connections() -> Gauge {
-    gauge!("weft_outbound_open_connections")
+/// Counts a TLS handshake that was refused or not finished.
+pub fn count_refused_handshake() {
+    counter!("weft_inbound_refused_connections_total", "why" => "tls").increment(1);
+}
+
+/// Counts a plaintext connection that policy refused.
+pub fn count_refused_plaintext() {
+    counter!("weft_inbound_refused_connections_total", "why" => "plaintext").increment(1);
 }
 
 #[cfg(test)]

@@ -5,3 +5,5 @@
 
 pub mod access_log;
 pub mod metrics;
+pub mod report;
+pub mod trace;

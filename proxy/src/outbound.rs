@@ -1,0 +1,303 @@
+//! From the application to the mesh: one request, read top to bottom.
+//!
+//! ```text
+//! explicit port ─ CONNECT ─▶ tunnel ─┐
+//! bound port ────────────────────────┴▶ declared protocol, else detection ─▶ requests | opaque bytes
+//! requests: check head ▶ destination ▶ rule ▶ backend ▶ exchange: attempt, wait, forward, respond
+//! ```
+//!
+//! Every decision is a call into `weft_proxy_core`; what is here awaits. A client that goes away drops the future, and
+//! with it the exchange, whose lease counts as cancelled.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use tokio::net::TcpStream;
+use weft_proxy_core::authority::{AuthorityError, check_connect};
+use weft_proxy_core::exchange::{Action, Event, Exchange};
+use weft_proxy_core::hygiene::{RequestFacts, Violation, check_request};
+use weft_proxy_core::outcome::{Reason, is_grpc};
+use weft_proxy_core::protocol::Detected;
+use weft_proxy_core::resource::{Action as RuleAction, Name, Protocol, Target as RuleTarget};
+use weft_proxy_core::route::RequestHead;
+use weft_proxy_core::snapshot::{Destination, Lookup};
+
+use crate::drain::{Busy, Tracked};
+use crate::finish::{Finish, Noted, Relayed, answer};
+use crate::http::h2::Limits;
+use crate::http::{Body, Upload, h1, h2};
+use crate::protocol::sniff;
+use crate::socket::original_destination;
+use crate::stream::Stream;
+use crate::telemetry::metrics::{self, Direction};
+use crate::upstream::Bounds;
+use crate::worker::{Target, Worker};
+
+mod attempt;
+mod egress;
+mod head;
+mod opaque;
+mod upgrade;
+
+pub(crate) use head::absolute;
+use upgrade::Slot;
+pub(crate) use upgrade::join;
+
+/// Where requests of a connection go.
+#[derive(Clone, Debug)]
+enum Aim {
+    /// Where each says.
+    Named,
+    /// All to this destination: a bound port, a tunnel, a redirected connection.
+    Fixed(Name),
+}
+
+/// Who sends, over which connection.
+#[derive(Clone, Debug)]
+struct Client {
+    worker: Rc<Worker>,
+    peer: SocketAddr,
+    aim: Aim,
+}
+
+/// Serves a connection to the explicit port, or one that was redirected to it.
+pub async fn explicit(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+    if let Some(address) = original_destination(&tcp) {
+        let name = Name::from(address.to_string());
+        return bound(worker, tcp.into(), peer, name).await;
+    }
+    let tracked = worker.tracker.track(Direction::Outbound);
+    let client = Client { worker, peer, aim: Aim::Named };
+    let Some((detected, stream)) = first_bytes(tcp.into(), &tracked).await else { return };
+    requests(client, stream, detected, tracked).await;
+}
+
+/// Serves a connection that is meant for the destination `name`, in any protocol.
+pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: Name) {
+    let tracked = worker.tracker.track(Direction::Outbound);
+    let found = worker.destination(&name).await;
+    let client = Client { worker, peer, aim: Aim::Fixed(Name::clone(&name)) };
+    let destination = match found {
+        Lookup::Known(destination) => destination,
+        Lookup::Absent if client.worker.config.egress_allowed => {
+            return egress::pass(&client.worker, stream, &name, &tracked).await;
+        }
+        Lookup::Absent | Lookup::Pending => {
+            tracing::info!(%name, "a connection to an unknown destination was refused");
+            return stream.reset_on_close();
+        }
+    };
+    match destination.protocol {
+        Protocol::Tcp => opaque::serve(&client, stream, &destination, &tracked).await,
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+            let Some((detected, stream)) = first_bytes(stream, &tracked).await else { return };
+            requests(client, stream, detected, tracked).await;
+        }
+        Protocol::Detect => opaque::detect(client, stream, &destination, tracked).await,
+    }
+}
+
+/// The first bytes, unless the connection is asked to end before there are any.
+async fn first_bytes(stream: Stream, tracked: &Tracked) -> Option<(Detected, Stream)> {
+    tokio::select! {
+        sniffed = sniff(stream) => sniffed,
+        () = tracked.finished() => None,
+    }
+}
+
+/// Serves requests in whichever version the client speaks.
+async fn requests(client: Client, stream: Stream, detected: Detected, tracked: Tracked) {
+    let worker = Rc::clone(&client.worker);
+    if detected == Detected::Http2 {
+        let handle = |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
+        return h2::serve(stream, Limits::APPLICATION, &tracked, worker.tracker.clock(), handle).await;
+    }
+    let peer = client.peer;
+    let slot = Slot::default();
+    let handle = |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, Some(slot.clone()));
+    let Some(stream) = h1::serve(stream, &tracked, handle).await else { return };
+    drop(tracked);
+    upgrade::go_on(worker, stream, peer, slot).await;
+}
+
+/// One request.
+async fn request(client: Client, request: Request<Body>, busy: Busy, slot: Option<Slot>) -> Response<Relayed> {
+    let worker = &client.worker;
+    let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
+    let mut finish = Finish::new(worker, busy, worker.now(), Direction::Outbound, protocol);
+    let method = request.method().clone();
+    let facts = match check_request(request.version(), &method, request.uri(), request.headers()) {
+        Ok(facts) => facts,
+        Err(violation) => return refuse(violation, &method, finish),
+    };
+    note(&mut finish, &client, &request, &facts);
+    if method == Method::CONNECT {
+        return upgrade::connect(&client, &facts, finish, slot).await;
+    }
+    let name = match (&client.aim, &facts.authority) {
+        (Aim::Fixed(name), _) => Name::clone(name),
+        (Aim::Named, Some(authority)) => worker.name_of(authority, facts.default_port),
+        (Aim::Named, None) => return refuse(Violation::NoHost, &method, finish),
+    };
+    match worker.destination(&name).await {
+        Lookup::Known(destination) => routed(&client, request, facts, finish, &destination, slot).await,
+        Lookup::Absent if worker.config.egress_allowed => {
+            egress::request(worker, request, &facts, &name, finish).await
+        }
+        Lookup::Absent => answer(Reason::DestinationUnknown, Some(&name), &method, finish, None),
+        Lookup::Pending => answer(Reason::ConfigPending, Some(&name), &method, finish, None),
+    }
+}
+
+fn refuse(violation: Violation, method: &Method, finish: Finish) -> Response<Relayed> {
+    answer(violation.of_request(), Some(&violation.to_string()), method, finish, None)
+}
+
+fn note(finish: &mut Finish, client: &Client, request: &Request<Body>, facts: &RequestFacts) {
+    if client.worker.log().is_none() {
+        return;
+    }
+    finish.noted = Some(Box::new(Noted {
+        peer: Some(client.peer),
+        method: request.method().clone(),
+        authority: facts.authority.as_ref().map(ToString::to_string),
+        path: request.uri().path().to_owned(),
+        ..Noted::default()
+    }));
+}
+
+/// A request to a known destination: finds its rule, and does what that says.
+async fn routed(
+    client: &Client,
+    request: Request<Body>,
+    facts: RequestFacts,
+    mut finish: Finish,
+    destination: &Arc<Destination>,
+    slot: Option<Slot>,
+) -> Response<Relayed> {
+    let worker = &client.worker;
+    finish.edge = Some(worker.edge(&destination.name, Direction::Outbound));
+    let method = request.method().clone();
+    let head = RequestHead {
+        method: &method,
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+    };
+    let Some(rule) = destination.routes.as_ref().and_then(|routes| routes.find(&head)) else {
+        return answer(Reason::NoRoute, None, &method, finish, None);
+    };
+    finish.note(|noted| noted.route = Some(Name::clone(&rule.rule().name)));
+    match &rule.rule().action {
+        RuleAction::Redirect(redirect) => return head::redirect(rule, redirect, &request, &facts, finish),
+        RuleAction::Respond(StatusCode::INTERNAL_SERVER_ERROR) => {
+            return answer(Reason::UnsupportedFilter, Some(&rule.rule().name), &method, finish, None);
+        }
+        RuleAction::Respond(status) => return head::plain(*status, rule, finish),
+        RuleAction::Forward(_) => {}
+    }
+    let Some(backend) = rule.pick(&mut worker.rng.borrow_mut()) else {
+        return answer(Reason::ZeroWeight, Some(&rule.rule().name), &method, finish, None);
+    };
+    let entry = match &backend.target {
+        RuleTarget::Cluster(name) => destination.clusters.get(name),
+        RuleTarget::Invalid => None,
+    };
+    let Some(entry) = entry else {
+        return answer(Reason::InvalidBackend, Some(&rule.rule().name), &method, finish, None);
+    };
+    let target = worker.target(entry, finish.started());
+    finish.edge = Some(Rc::clone(&target.edge));
+    finish.note(|noted| noted.destination = Some(Name::clone(&entry.config.name)));
+    let route = head::Route { rule, backend };
+    let terms = head::terms(&method, request.headers(), finish.grpc(), &route, client.peer, &entry.config);
+    let upgrade = facts.upgrade.clone().filter(|_| slot.is_some());
+    let (sent, upload) = head::prepare(request, &facts, &route, upgrade.as_ref(), &mut finish);
+    let forwarding = Forwarding { worker, target: &target, route, sent, upload, upgrade, slot };
+    forwarding.run(Exchange::new(finish.started(), terms), finish, &method).await
+}
+
+/// A request on its way to a cluster.
+struct Forwarding<'a> {
+    worker: &'a Rc<Worker>,
+    target: &'a Rc<Target>,
+    route: head::Route<'a>,
+    /// The head as every attempt sends it, but for what differs between attempts.
+    sent: http::request::Parts,
+    upload: Upload,
+    upgrade: Option<http::HeaderValue>,
+    slot: Option<Slot>,
+}
+
+impl Forwarding<'_> {
+    /// Performs what the exchange says until there is something to answer.
+    async fn run(self, mut exchange: Exchange<'_>, mut finish: Finish, method: &Method) -> Response<Relayed> {
+        let worker = self.worker;
+        let mut event = Event::Start;
+        let mut answered = None;
+        loop {
+            if !self.upload.replayable() {
+                exchange.body_overflowed();
+            }
+            let action = worker.step(&mut exchange, event, self.target);
+            event = match action {
+                Action::Attempt { endpoint, number, deadline } => {
+                    answered = None;
+                    finish.meshed = endpoint.identity.is_some();
+                    finish.note(|noted| noted.endpoint = Some(endpoint.address));
+                    let request = self.attempt_head(&exchange, number, finish.meshed);
+                    let attempt = self.attempt(&endpoint, request);
+                    match attempt::within(worker, deadline, attempt).await {
+                        Some(Ok((head, response))) => {
+                            answered = Some(response);
+                            Event::ResponseHead(head)
+                        }
+                        Some(Err(_)) if self.upload.failed() => Event::DownstreamGone,
+                        Some(Err(failure)) => Event::AttemptFailed(failure),
+                        None => Event::Timer,
+                    }
+                }
+                Action::Wait { until } => {
+                    answered = None;
+                    tokio::time::sleep_until(worker.instant(until)).await;
+                    Event::Timer
+                }
+                Action::Forward { deadline } => {
+                    self.upload.forget();
+                    return match answered {
+                        Some(response) => self.forward(response, exchange, finish, deadline),
+                        None => answer(Reason::Panic, None, method, finish, None),
+                    };
+                }
+                Action::Respond(reason) => {
+                    return answer(reason, None, method, finish, Some((exchange, Rc::clone(self.target))));
+                }
+                Action::Done(outcome) => {
+                    // Only a client that broke off its own request gets here; nobody reads this.
+                    finish.tell(&outcome);
+                    let mut response = Response::new(Relayed::untold(Body::Empty));
+                    *response.status_mut() = Reason::RequestIncomplete.status();
+                    return response;
+                }
+            };
+        }
+    }
+}
+
+/// What bounds connections to a cluster.
+fn bounds(target: &Target) -> Bounds {
+    let state = target.state.borrow();
+    let (config, shared) = (state.config(), state.shared());
+    Bounds {
+        connect_timeout: config.connect_timeout,
+        connections: (Arc::clone(&shared.connections), config.limits.connections),
+        pending: (Arc::clone(&shared.pending), config.limits.pending),
+    }
+}
+
+fn forbidden(worker: &Worker, facts: &RequestFacts) -> Option<AuthorityError> {
+    let authority = facts.authority.as_ref()?;
+    check_connect(authority, &worker.config.own_addresses).err()
+}

@@ -1,0 +1,124 @@
+//! Traffic to what is no part of the mesh, where egress is allowed: passed as it is, in plaintext, and counted.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use metrics::counter;
+use weft_proxy_core::hygiene::{RequestFacts, check_response, strip_hop_by_hop, strip_private};
+use weft_proxy_core::outcome::{End, Outcome, Reason};
+use weft_proxy_core::resource::{Endpoint, Name};
+
+use super::head::absolute;
+use crate::drain::Tracked;
+use crate::finish::{Finish, Judge, Open, Relayed, answer};
+use crate::http::{Body, Upload};
+use crate::stream::Stream;
+use crate::upstream::{Bounds, Speak};
+use crate::worker::Worker;
+use crate::{socket, tcp};
+
+/// TCP, to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+fn bounds() -> Bounds {
+    Bounds::local(CONNECT_TIMEOUT)
+}
+
+/// The first address of `name`, which always has a port.
+async fn resolve(name: &str) -> Option<SocketAddr> {
+    tokio::net::lookup_host(name).await.ok()?.next()
+}
+
+fn outside(address: SocketAddr) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        address,
+        weight: 1,
+        ready: true,
+        zone: "".into(),
+        identity: None,
+        workload: "".into(),
+    })
+}
+
+/// Passes a connection.
+pub(super) async fn pass(worker: &Worker, stream: Stream, name: &Name, tracked: &Tracked) {
+    let _busy = tracked.begin();
+    let connected = async {
+        let address = resolve(name).await?;
+        tokio::time::timeout(CONNECT_TIMEOUT, socket::connect(address)).await.ok()?.ok()
+    };
+    let result = match connected.await {
+        Some(upstream) => {
+            counter!("weft_egress_connections_total", "result" => "opened").increment(1);
+            tcp::relay(stream, upstream.into()).await.end == tcp::End::Clean
+        }
+        None => {
+            stream.reset_on_close();
+            false
+        }
+    };
+    if !result {
+        counter!("weft_egress_connections_total", "result" => "failed").increment(1);
+    }
+    tracing::debug!(%name, draining = tracked.finishing(), worker = worker.tracker.open(), "egress connection ended");
+}
+
+/// Passes a request.
+pub(super) async fn request(
+    worker: &Rc<Worker>,
+    request: Request<Body>,
+    facts: &RequestFacts,
+    name: &Name,
+    mut finish: Finish,
+) -> Response<Relayed> {
+    counter!("weft_egress_requests_total").increment(1);
+    let method = request.method().clone();
+    let Some(address) = resolve(name).await else {
+        return answer(Reason::DestinationUnknown, Some(name), &method, finish, None);
+    };
+    finish.note(|noted| noted.endpoint = Some(address));
+    let (mut head, body) = request.into_parts();
+    strip_hop_by_hop(&mut head.headers);
+    strip_private(&mut head.headers);
+    let http2 = head.version == Version::HTTP_2;
+    if !http2 {
+        let path = head.uri.path_and_query().cloned();
+        head.uri = absolute(None, path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
+        if let (None, Some(authority)) = (head.headers.get(http::header::HOST), &facts.authority)
+            && let Ok(host) = authority.to_string().try_into()
+        {
+            head.headers.insert(http::header::HOST, host);
+        }
+        head.version = Version::HTTP_11;
+    }
+    head.extensions.clear();
+    let upload = Upload::new(body);
+    upload.forget();
+    let speak = if http2 { Speak::Http2 } else { Speak::Http1 };
+    let sent = Request::from_parts(head, upload.attempt());
+    match worker.upstream.send(worker, &outside(address), speak, &bounds(), sent).await {
+        Err(failure) => answer(failure.reason(), None, &method, finish, None),
+        Ok((mut response, held)) => {
+            let headers = response.headers();
+            if let Err(violation) = check_response(response.version(), response.status(), headers, false) {
+                return answer(violation.of_response(), Some(&violation.to_string()), &method, finish, None);
+            }
+            strip_hop_by_hop(response.headers_mut());
+            strip_private(response.headers_mut());
+            *response.version_mut() = Version::HTTP_11;
+            response.extensions_mut().clear();
+            let outcome = Outcome {
+                reason: None,
+                status: Some(response.status()),
+                grpc: None,
+                end: End::Complete,
+                attempts: 1,
+                retry_denied: None,
+            };
+            let open = Open { finish, judge: Judge::Plain(outcome), held: Some(held) };
+            response.map(|body| Relayed::new(body, open, None, None))
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Reads a connection's first bytes and puts them back; what they mean is decided in `weft_proxy_core::protocol`.
+//!
+//! Silence costs nothing and decides nothing: no buffer exists before the first byte, and a client that says nothing
+//! is never taken for one that speaks an opaque protocol. From the first byte on there are [`DETECT_TIMEOUT`] to show
+//! what it is; what is undecided then is opaque.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::server::Acceptor;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+use weft_identity::tls::alpn;
+use weft_proxy_core::protocol::{Detected, MAX_BYTES, detect};
+
+use crate::stream::Stream;
+
+/// From the first byte of a connection until its protocol must be known, and for a TLS handshake.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest `ClientHello` that is waited for, in bytes.
+const MAX_HELLO: usize = 64 * 1024;
+/// Bytes read at first.
+const FIRST_READ: usize = 1024;
+
+/// Waits for the first bytes of `stream` and says what it speaks. `None`: it ended or broke before it said anything.
+pub async fn sniff(stream: Stream) -> Option<(Detected, Stream)> {
+    let decided = |bytes: &[u8]| Some(detect(bytes)).filter(|detected| *detected != Detected::NeedMore);
+    let (detected, stream) = read_until(stream, MAX_BYTES, decided).await?;
+    Some((detected.unwrap_or(Detected::Opaque), stream))
+}
+
+/// The ALPN names that the `ClientHello` at the beginning of `stream` offers; empty when it offers none or can't be
+/// read. `None`: the stream broke.
+pub async fn offered_alpn(stream: Stream) -> Option<(Vec<Vec<u8>>, Stream)> {
+    let (names, stream) = read_until(stream, MAX_HELLO, read_hello).await?;
+    Some((names.unwrap_or_default(), stream))
+}
+
+/// Whether ALPN names are such that only a mesh peer offers them.
+pub fn is_mesh_alpn(names: &[Vec<u8>]) -> bool {
+    [alpn::H2, alpn::TCP, alpn::H1].iter().any(|mesh| names.iter().any(|name| name == mesh))
+}
+
+fn read_hello(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if acceptor.read_tls(&mut rest).is_err() {
+            return Some(Vec::new());
+        }
+    }
+    match acceptor.accept() {
+        Ok(None) => None,
+        Err(_) => Some(Vec::new()),
+        Ok(Some(accepted)) => {
+            let hello = accepted.client_hello();
+            Some(hello.alpn().map_or_else(Vec::new, |names| names.map(<[u8]>::to_vec).collect()))
+        }
+    }
+}
+
+/// Reads until `decide` decides, the limit is reached, time is up or the stream ends, and puts all back.
+async fn read_until<T>(
+    mut stream: Stream,
+    limit: usize,
+    decide: impl Fn(&[u8]) -> Option<T>,
+) -> Option<(Option<T>, Stream)> {
+    stream.readable().await.ok()?;
+    let mut seen = BytesMut::with_capacity(FIRST_READ);
+    let reading = async {
+        loop {
+            let count = stream.read_buf(&mut seen).await.ok()?;
+            if let Some(decision) = decide(&seen) {
+                return Some(Some(decision));
+            }
+            if count == 0 || seen.len() >= limit {
+                return Some(None);
+            }
+        }
+    };
+    let decision = timeout(DETECT_TIMEOUT, reading).await.unwrap_or(Some(None))?;
+    if seen.is_empty() {
+        return None;
+    }
+    Some((decision, stream.with_prefix(seen.freeze())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0.into())
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_still_there() {
+        for (text, expected) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], Detected::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Detected::Http2),
+            (b"+PING\r\n", Detected::Opaque),
+            (b"GE", Detected::Opaque),
+        ] {
+            let (mut client, server) = pair().await;
+            client.write_all(text).await.unwrap();
+            client.shutdown().await.unwrap();
+            let (detected, mut server) = sniff(server).await.unwrap();
+            assert_eq!(detected, expected);
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_and_ends_is_nothing() {
+        let (client, server) = pair().await;
+        drop(client);
+        assert!(sniff(server).await.is_none());
+    }
+
+    fn hello(names: &[&[u8]]) -> Vec<u8> {
+        let mut config = rustls::ClientConfig::builder_with_provider(weft_identity::tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), weft_identity::tls::unnamed()).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn alpn_tells_the_mesh_from_an_applications_own_tls() {
+        for (names, mesh) in [
+            (&[alpn::H2][..], true),
+            (&[b"h2", alpn::TCP], true),
+            (&[b"h2", b"http/1.1"], false),
+            (&[], false),
+        ] {
+            let (mut client, server) = pair().await;
+            let bytes = hello(names);
+            client.write_all(&bytes).await.unwrap();
+            let (offered, mut server) = offered_alpn(server).await.unwrap();
+            assert_eq!(offered, names);
+            assert_eq!(is_mesh_alpn(&offered), mesh);
+            let mut again = vec![0; bytes.len()];
+            server.read_exact(&mut again).await.unwrap();
+            assert_eq!(again, bytes);
+        }
+    }
+
+    #[test]
+    fn a_hello_is_read_whole_wherever_it_is_cut() {
+        let bytes = hello(&[alpn::H1]);
+        for cut in 0..bytes.len() {
+            assert!(read_hello(&bytes[..cut]).is_none(), "{cut}");
+        }
+        assert_eq!(read_hello(&bytes), Some(vec![alpn::H1.to_vec()]));
+    }
+}

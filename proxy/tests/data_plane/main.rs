@@ -1,0 +1,8 @@
+//! The data plane end to end: workers of two proxies in one process, real sockets, real mTLS, configuration by hand.
+
+#![allow(unreachable_pub)] // a test binary has no outside
+
+mod apps;
+mod mesh;
+
+mod http1;
