@@ -1,8 +1,8 @@
 //! From text to objects, with everything that is wrong said at once.
 //!
 //! Every object goes through the same stages: which kind is it; does it keep the schema (unknown fields, types,
-//! bounds); does it keep the rules, those of CEL for our own kinds, those in [`route`], [`kubernetes`] and
-//! [`policy`] for the others. No stage stops at its first problem, and no object's problems stop another's. Only what
+//! bounds); does it keep the rules, those of CEL for our own kinds, those in `route`, `kubernetes` and
+//! `policy` for the others. No stage stops at its first problem, and no object's problems stop another's. Only what
 //! passed all stages becomes an [`Object`].
 //!
 //! A finding names the file, the line, the field, what is wrong and what to do. Objects of kinds that the mesh
