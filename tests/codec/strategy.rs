@@ -185,16 +185,33 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     let rewrite = (option::of("[a-z]{1,6}"), option::of(path_rewrite()));
     let times = (option::of(duration()), option::of(duration()), option::of(retry()));
     (route_match(), header_edit(), header_edit(), rewrite, action(), times).prop_map(
-        |(matches, request, response, (host, path), action, (timeout, attempt_timeout, retry))| Rule {
-            name: "HTTPRoute/shop/user/0".into(),
-            matches,
-            request,
-            response,
-            rewrite: Rewrite { host, path },
-            action,
-            timeout,
-            attempt_timeout,
-            retry,
+        |(matches, request, response, (host, path), action, (timeout, attempt_timeout, retry))| {
+            let fit = |path| fitting(&matches.path, path);
+            let action = match action {
+                Action::Redirect { scheme, host, port, path, status } => {
+                    Action::Redirect { scheme, host, port, path: path.map(fit), status }
+                }
+                other => other,
+            };
+            Rule {
+                name: "HTTPRoute/shop/user/0".into(),
+                rewrite: Rewrite { host, path: path.map(fit) },
+                matches,
+                request,
+                response,
+                action,
+                timeout,
+                attempt_timeout,
+                retry,
+            }
         },
     )
+}
+
+/// A prefix can be replaced only where one was matched.
+fn fitting(matched: &PathMatch, rewrite: PathRewrite) -> PathRewrite {
+    match (matched, rewrite) {
+        (PathMatch::Exact(_) | PathMatch::Regex(_), PathRewrite::Prefix(path)) => PathRewrite::Full(path),
+        (_, rewrite) => rewrite,
+    }
 }

@@ -2,6 +2,7 @@
 
 mod manifests;
 mod control_plane;
+mod faults;
 mod identity;
 mod routing;
 mod tcp;

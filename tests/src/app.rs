@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,7 +30,7 @@ pub struct Seen {
 }
 
 /// An HTTP application (1.1 and h2c) that answers `200` with its own name and remembers what it was asked.
-/// The request header `x-status` sets the status of the answer.
+/// The request header `x-status` sets the status of the answer; gRPC is answered with one message and trailers.
 pub struct Echo {
     /// Where it listens.
     pub address: SocketAddr,
@@ -77,9 +78,10 @@ async fn answer(
     request: Request<Incoming>,
     name: String,
     journal: Arc<Mutex<Vec<Seen>>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let (head, body) = request.into_parts();
     let body_bytes = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
+    let grpc = head.headers.get("content-type").is_some_and(|value| value == "application/grpc");
     let status = head.headers.get("x-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(200);
     journal.lock().expect("no holder panics").push(Seen {
         method: head.method.to_string(),
@@ -87,7 +89,21 @@ async fn answer(
         headers: head.headers,
         body_bytes,
     });
-    let mut response = Response::new(Full::new(Bytes::from(name)));
+    let body = if grpc {
+        let trailers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static("0"),
+        )]);
+        let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 0]));
+        message.with_trailers(async move { Some(Ok(trailers)) }).boxed()
+    } else {
+        Full::new(Bytes::from(name)).boxed()
+    };
+    let mut response = Response::new(body);
+    if grpc {
+        let kind = http::HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    }
     *response.status_mut() = http::StatusCode::from_u16(status).expect("tests ask for real statuses");
     Ok(response)
 }

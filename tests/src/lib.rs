@@ -6,5 +6,6 @@
 
 pub mod app;
 pub mod client;
+pub mod load;
 pub mod mesh;
 pub mod process;

@@ -15,6 +15,8 @@ use http::{HeaderName, HeaderValue, Method};
 pub type Name = Arc<str>;
 
 /// One resource.
+// Made once per response and moved into the store: boxing would cost more than the copy.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     /// CDS.
