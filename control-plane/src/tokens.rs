@@ -1,0 +1,81 @@
+//! Who a bearer token stands for. One interface for both worlds: standalone mode's own tokens now, a cluster's
+//! TokenReview beside it later. What is decided with the answer is the core's business.
+
+use std::time::SystemTime;
+
+use thiserror::Error;
+use weft_control_plane_core::rights::Account;
+use weft_identity::token::{Claims, TokenError, VerifyingKey};
+
+/// What a good token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// Whose it is.
+    pub account: Account,
+    /// Services of its namespace that it may register endpoints for.
+    pub services: Vec<String>,
+}
+
+/// The token is not good.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// Refused.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Checks tokens.
+pub enum TokenChecker {
+    /// JWTs (ES256) signed by the key in the state directory, as `weft token create` makes them.
+    Standalone(VerifyingKey),
+}
+
+impl TokenChecker {
+    /// What `token` says, if it is genuine, meant for the mesh and not over. Asynchronous, since a cluster's tokens are
+    /// reviewed by its API server.
+    #[allow(clippy::unused_async)]
+    pub async fn check(&self, token: &str) -> Result<Bearer, CheckError> {
+        match self {
+            Self::Standalone(key) => Ok(bearer(key.verify(token, SystemTime::now())?)),
+        }
+    }
+}
+
+fn bearer(claims: Claims) -> Bearer {
+    Bearer {
+        account: Account::new(&claims.namespace, &claims.service_account),
+        services: claims.services,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_identity::token::{AUDIENCE, SigningKey};
+
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            namespace: "shop".into(),
+            service_account: "user".into(),
+            audience: AUDIENCE.into(),
+            services: vec!["user".into()],
+            expires_at: SystemTime::now() + Duration::from_secs(60),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_tokens_of_the_own_key_count() {
+        let key = SigningKey::generate().unwrap();
+        let checker = TokenChecker::Standalone(key.verifying_key());
+        let bearer = checker.check(&key.sign(&claims()).unwrap()).await.unwrap();
+        assert_eq!(bearer.account, Account::new("shop", "user"));
+        assert_eq!(bearer.services, ["user"]);
+        let other = SigningKey::generate().unwrap().sign(&claims()).unwrap();
+        assert!(checker.check(&other).await.is_err());
+        let stranger = key.sign(&Claims { audience: "other".into(), ..claims() }).unwrap();
+        assert!(checker.check(&stranger).await.is_err());
+    }
+}
