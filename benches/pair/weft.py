@@ -1,0 +1,65 @@
+"""Our own pair: a control plane and two sidecars, with every feature as it is by default.
+
+The wire is that of all the others: the client's connections are redirected to a bound port of the outbound sidecar,
+which dials the endpoint that the manifests name; the redirect there hands that to the inbound sidecar, which goes on to
+the port that was dialled.
+"""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+
+import wire
+from process import started
+
+MANIFESTS = pathlib.Path(__file__).parent / "conf" / "weft.yaml"
+DOMAIN = "bench.bench.svc.cluster.local"
+
+
+class Weft:
+    name = "weft"
+    http2 = True
+    proxies = True
+
+    def __init__(self, binary):
+        self.binary = binary
+
+    def missing(self):
+        return None if pathlib.Path(self.binary).exists() else f"{self.binary} does not exist"
+
+    @contextlib.contextmanager
+    def run(self, setup):
+        folder = setup.work / "weft"
+        manifests = folder / "manifests"
+        manifests.mkdir(parents=True, exist_ok=True)
+        (manifests / "bench.yaml").write_text(MANIFESTS.read_text())
+        with self.control_plane(setup, folder, manifests) as xds:
+            outbound = self.sidecar(folder, "client", xds) + ["--outbound", "127.0.0.1:0"]
+            inbound = self.sidecar(folder, "server", xds) + ["--outbound", "127.0.0.1:0"]
+            for port, (bound, listening) in wire.REDIRECTS.items():
+                outbound += ["--bind", f"127.0.0.1:{bound}={DOMAIN}:{port}"]
+                inbound += ["--inbound", f"0.0.0.0:{listening}={wire.SERVER_ADDRESS}:{port}"]
+            with setup.pair(self.name, outbound, inbound) as processes:
+                yield processes
+
+    @contextlib.contextmanager
+    def control_plane(self, setup, folder, manifests):
+        arguments = [self.binary, "control-plane", "--manifests", manifests, "--state-dir", folder / "state"]
+        arguments += ["--listen", f"{wire.SERVER_ADDRESS}:0", "--status", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        log = setup.log("weft-control-plane")
+        with started(wire.SERVER, setup.load_cpu, arguments, log, stdout=subprocess.PIPE) as process:
+            listening = process.stdout.readline()
+            if not listening:
+                raise RuntimeError(f"the control plane did not start\n{log.read_text()[-2000:]}")
+            yield json.loads(listening)["listening"]["xds"]
+
+    def sidecar(self, folder, account, xds):
+        token = [self.binary, "token", "create", "--state-dir", folder / "state", "--namespace", "bench"]
+        token_file = folder / f"{account}.token"
+        token_file.write_bytes(subprocess.run([*token, "--service-account", account], check=True, capture_output=True).stdout)
+        return (
+            [self.binary, "proxy", "run", "--control-plane", xds, "--trust-bundle", folder / "state/trust-bundle.pem"]
+            + ["--token-file", token_file, "--namespace", "bench", "--workload", account, "--workers", "1"]
+            + ["--state-dir", folder / account, "--status", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        )
