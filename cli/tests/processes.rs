@@ -27,7 +27,15 @@ struct Led {
 impl Led {
     fn start() -> Self {
         let mut child = Command::new(WEFT)
-            .args(["shop", "app", "--service", "user", "--replica", "user-1", "--leash"])
+            .args([
+                "shop",
+                "app",
+                "--service",
+                "user",
+                "--replica",
+                "user-1",
+                "--leash",
+            ])
             .env("WEFT_PARENT", std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -35,11 +43,7 @@ impl Led {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let listening = line(&mut lines);
-        let http = listening["listening"]["http"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let http = listening["listening"]["http"].as_str().unwrap().parse().unwrap();
         Self { child, lines, http }
     }
 

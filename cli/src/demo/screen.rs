@@ -124,6 +124,7 @@ impl Screen {
             control_plane: &mesh.control_plane.borrow(),
             edges: self.edges(),
             replicas: replicas.collect(),
+            refused: &totals.refused,
             problems: &self.problems,
         })
     }

@@ -1,5 +1,6 @@
 //! The live view: pure, from what is known to text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(crate) struct View<'a> {
     pub(crate) control_plane: &'a control_plane::State,
     pub(crate) edges: Vec<EdgeRow>,
     pub(crate) replicas: Vec<ReplicaRow<'a>>,
+    /// Requests that sidecars answered themselves, by source and reason.
+    pub(crate) refused: &'a BTreeMap<(String, String), u64>,
     pub(crate) problems: &'a [String],
 }
 
@@ -47,6 +50,7 @@ pub(crate) fn render(view: &View<'_>) -> String {
     header(view, &mut out);
     out.push('\n');
     out.push_str(&edges(&view.edges));
+    refused(view.refused, &mut out);
     out.push('\n');
     out.push_str(&replicas(view));
     problems(view.problems, &mut out);
@@ -187,6 +191,22 @@ fn replica_line(row: &ReplicaRow<'_>, now: Instant) -> [String; 7] {
         requests,
         status,
     ]
+}
+
+/// Why requests failed that no application answered. `upstream_reset`: it was running on a replica that was killed, and
+/// might have been executed, so that nobody may send it again.
+fn refused(refused: &BTreeMap<(String, String), u64>, out: &mut String) {
+    if refused.is_empty() {
+        return;
+    }
+    let list = refused
+        .iter()
+        .map(|((source, reason), count)| format!("{count} {reason} to {source}"));
+    let _ = writeln!(
+        out,
+        "answered by sidecars: {}",
+        list.collect::<Vec<_>>().join(", ")
+    );
 }
 
 fn problems(problems: &[String], out: &mut String) {
@@ -357,6 +377,7 @@ mod tests {
             control_plane: &control_plane::State::Down("signal 9".into(), now),
             edges: vec![row("http1", 0)],
             replicas: rows.collect(),
+            refused: &BTreeMap::from([(("order".to_owned(), "upstream_reset".to_owned()), 2)]),
             problems: &["routes.yaml:3: spec.rules: wrong".into()],
         };
         let text = render(&view);
@@ -367,6 +388,7 @@ mod tests {
             "a replica that is up is offered: {text}"
         );
         assert!(text.contains("routes.yaml:3: spec.rules: wrong"));
+        assert!(text.contains("answered by sidecars: 2 upstream_reset to order"));
         assert!(!text.contains("kill  "), "{text}");
     }
 

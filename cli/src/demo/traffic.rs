@@ -77,6 +77,8 @@ pub(crate) struct Counted {
     outbound: BTreeMap<(String, String), Counts>,
     /// Requests that reached its application.
     inbound: u64,
+    /// Requests of its application that it answered itself, by reason.
+    refused: BTreeMap<String, u64>,
 }
 
 impl Counted {
@@ -99,6 +101,12 @@ impl Counted {
                     *retries.entry(sample.label("destination").to_owned()).or_default() += sample.count();
                 }
                 "weft_inbound_requests_total" => counted.inbound += sample.count(),
+                "weft_responses_by_proxy_total" if sample.label("direction") == "outbound" => {
+                    *counted
+                        .refused
+                        .entry(sample.label("reason").to_owned())
+                        .or_default() += sample.count();
+                }
                 _ => {}
             }
         }
@@ -149,6 +157,8 @@ pub(crate) struct Totals {
     pub(crate) edges: BTreeMap<Edge, Counts>,
     /// Requests by replica.
     pub(crate) replicas: BTreeMap<String, u64>,
+    /// Requests that sidecars answered themselves, by source and reason; none is zero.
+    pub(crate) refused: BTreeMap<(String, String), u64>,
 }
 
 /// All lives of all sidecars.
@@ -174,6 +184,12 @@ impl Traffic {
                 totals.edges.entry(edge).or_default().merge(counts);
             }
             *totals.replicas.entry(replica.clone()).or_default() += counted.inbound;
+            for (reason, count) in counted.refused.iter().filter(|(_, count)| **count > 0) {
+                *totals
+                    .refused
+                    .entry((service.clone(), reason.clone()))
+                    .or_default() += count;
+            }
         }
         totals
     }
@@ -196,6 +212,9 @@ weft_outbound_tcp_connections_total{destination="broker.shop.svc.cluster.local:1
 weft_outbound_tcp_connections_total{destination="broker.shop.svc.cluster.local:1883",tls="mtls",result="unclean"} 1
 weft_inbound_requests_total{service="order.shop.svc.cluster.local:80",protocol="http1",tls="mtls",result="success"} 7
 weft_inbound_requests_total{service="order.shop.svc.cluster.local:80",protocol="http1",tls="mtls",result="failure"} 1
+weft_responses_by_proxy_total{reason="upstream_reset",direction="outbound"} 1
+weft_responses_by_proxy_total{reason="draining",direction="outbound"} 0
+weft_responses_by_proxy_total{reason="connect_failed",direction="inbound"} 5
 "#;
 
     fn recorded() -> Traffic {
@@ -216,6 +235,8 @@ weft_inbound_requests_total{service="order.shop.svc.cluster.local:80",protocol="
         assert!(!counts.mtls());
         assert_eq!(counts.durations.quantile_ms(1.0), Some(1.0));
         assert_eq!(totals.replicas["order-1"], 8);
+        let refused = BTreeMap::from([(("order".to_owned(), "upstream_reset".to_owned()), 1)]);
+        assert_eq!(totals.refused, refused);
     }
 
     #[test]
