@@ -34,6 +34,11 @@ struct Weft {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    /// The sidecar.
+    #[command(subcommand)]
+    Proxy(Proxy),
+    /// Run the control plane on a folder of manifests.
+    ControlPlane(Box<weft_control_plane::config::Args>),
     /// Tokens of workloads.
     #[command(subcommand)]
     Token(token::Token),
@@ -46,12 +51,20 @@ enum Command {
     Shop(shop::Shop),
 }
 
+#[derive(Debug, Subcommand)]
+enum Proxy {
+    /// Run a sidecar.
+    Run(Box<weft_proxy::config::RunArgs>),
+}
+
 fn main() -> ExitCode {
     if let Err(code) = leash::follow_parent() {
         return code;
     }
     let result = match Weft::parse().command {
         Command::Demo(told) => demo::run(told),
+        Command::Proxy(Proxy::Run(told)) => Ok(weft_proxy::run(&told)),
+        Command::ControlPlane(told) => Ok(weft_control_plane::run(&told)),
         Command::Token(told) => token::run(told).map(|()| ExitCode::SUCCESS),
         Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Validate(told) => validate::run(&told),

@@ -90,13 +90,46 @@ async fn get(client: &Client, address: SocketAddr, path: &str) -> Option<bytes::
 
 fn problems(objects: &Value) -> Vec<String> {
     let listed = objects["problems"].as_array();
-    listed
+    listed.into_iter().flatten().map(problem).collect()
+}
+
+/// `file:line: object: field: reason; remedy`, as far as it is known.
+fn problem(finding: &Value) -> String {
+    let text = |key: &str| finding[key].as_str().filter(|text| !text.is_empty());
+    let file = text("file").map(|file| match &finding["position"]["line"] {
+        Value::Number(line) => format!("{file}:{line}"),
+        _ => file.to_owned(),
+    });
+    let parts = [text("object"), text("field"), text("reason")];
+    let parts: Vec<&str> = file
+        .as_deref()
         .into_iter()
-        .flatten()
-        .map(|problem| {
-            problem
-                .as_str()
-                .map_or_else(|| problem.to_string(), str::to_owned)
-        })
-        .collect()
+        .chain(parts.into_iter().flatten())
+        .collect();
+    let remedy = text("remedy").map_or_else(String::new, |remedy| format!("; {remedy}"));
+    parts.join(": ") + &remedy
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_api::validate::check_str;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line() {
+        let text = weft_shop::manifests::ALL[2]
+            .1
+            .replace("weight: 90", "weight: ninety");
+        let findings = check_str("routes.yaml", &text).findings;
+        let objects = json!({ "objects": [], "problems": findings });
+        let lines = problems(&objects);
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].starts_with("routes.yaml:") && lines[0].contains("weight"),
+            "{lines:?}"
+        );
+        assert!(problems(&json!({ "problems": [] })).is_empty());
+    }
 }
