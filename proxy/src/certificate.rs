@@ -42,7 +42,7 @@ const BUNDLE_FILE: &str = "trust-bundle.pem";
 /// Time for the control plane to sign.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the wall clock is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +195,9 @@ impl Certificates {
                 () = tokio::time::sleep(wait.min(LOOK_INTERVAL)) => self.look().await,
                 Ok(()) = roots.changed() => {
                     let bundle = roots.borrow_and_update().clone();
-                    bundle.into_iter().for_each(|bundle| self.adopt(bundle));
+                    if let Some(bundle) = bundle {
+                        self.adopt(bundle);
+                    }
                 }
             }
         }

@@ -19,7 +19,7 @@ mod parse;
 pub const DEFAULT_PORT: u16 = 80;
 
 /// Longest `--drain-time`.
-pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(3600);
+pub const MAX_DRAIN_TIME: Duration = Duration::from_hours(1);
 
 /// Namespace and service account of the control plane, in every trust domain.
 pub const CONTROL_PLANE_ACCOUNT: (&str, &str) = ("weft-system", "weft-control-plane");

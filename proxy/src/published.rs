@@ -217,7 +217,7 @@ mod tests {
         let (published, names) = Published::new();
         let start = tokio::time::Instant::now();
         let found = published
-            .destination(&name("a:80"), Duration::from_secs(60))
+            .destination(&name("a:80"), Duration::from_mins(1))
             .await;
         assert!(matches!(found, Lookup::Pending));
         assert_eq!(start.elapsed(), MAX_WAIT, "no wait is longer");

@@ -201,8 +201,9 @@ async fn withdraw(requests: mpsc::Sender<RegisterRequest>, mut responses: Stream
         drop(requests);
         while let Ok(Some(_)) = responses.message().await {}
     };
-    match timeout(WITHDRAW_TIMEOUT, goodbye).await {
-        Ok(()) => tracing::info!("withdrawn"),
-        Err(_) => tracing::warn!("the control plane did not confirm that we are withdrawn"),
+    if timeout(WITHDRAW_TIMEOUT, goodbye).await.is_ok() {
+        tracing::info!("withdrawn");
+    } else {
+        tracing::warn!("the control plane did not confirm that we are withdrawn");
     }
 }

@@ -7,7 +7,7 @@ use weft_identity::leaf::Leaf;
 use crate::backoff::Backoff;
 
 /// How far leaves are dated back against wrong clocks: no part of their life.
-const BACKDATE: Duration = Duration::from_secs(600);
+const BACKDATE: Duration = Duration::from_mins(10);
 /// Share of the life after which to renew, at least and at most.
 const RENEWAL_SHARE: (f64, f64) = (0.45, 0.55);
 /// Ceiling of the first wait after a failure.
@@ -89,7 +89,7 @@ mod tests {
     fn a_leaf_that_is_not_dated_back_is_renewed_in_its_life() {
         let mut rng = fastrand::Rng::with_seed(7);
         let issued = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let end = issued + Duration::from_secs(300);
+        let end = issued + Duration::from_mins(5);
         let due = renewal(issued, end, &mut rng);
         assert!(due > issued && due < end);
     }

@@ -38,7 +38,7 @@ const CONFIG_FILE: &str = "config.pb";
 /// From a change to its being saved.
 const SAVE_DELAY: Duration = Duration::from_millis(250);
 /// How often use is looked at.
-const USE_INTERVAL: Duration = Duration::from_secs(60);
+const USE_INTERVAL: Duration = Duration::from_mins(1);
 /// Requests on their way to the control plane.
 const MAX_QUEUED_REQUESTS: usize = 64;
 /// How often unsent requests are tried again when that queue was full.

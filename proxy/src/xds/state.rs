@@ -31,7 +31,7 @@ use crate::published::Published;
 /// Name of the readiness condition.
 pub const CONDITION: &str = "configuration";
 
-/// gRPC's INVALID_ARGUMENT, the code of every NACK.
+/// gRPC's `INVALID_ARGUMENT`, the code of every NACK.
 const INVALID_ARGUMENT: i32 = 3;
 
 /// See the module's head.
@@ -196,6 +196,7 @@ impl State {
     fn put(&mut self, applied: Applied) {
         for key in &applied.removed {
             self.raw.remove(key);
+            self.rejected.remove(key);
         }
         for refused in self.store.apply(applied.resources, applied.removed) {
             tracing::error!(kind = ?refused.kind, name = &*refused.name, reason = refused.reason, "can't be linked");

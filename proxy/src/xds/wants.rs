@@ -55,8 +55,7 @@ impl Wants {
     pub fn hint(&mut self, hints: &BTreeSet<Name>) -> bool {
         let new: Vec<Name> = hints.difference(&self.hinted).cloned().collect();
         self.hinted.clone_from(hints);
-        new.iter()
-            .fold(false, |any, name| self.ask(name, |_| false) || any)
+        new.iter().filter(|name| self.ask(name, |_| false)).count() > 0
     }
 
     /// A minute has passed in which `used` were used. Returns whether a name was let go.
