@@ -123,7 +123,10 @@ struct Mesh {
     control_plane: watch::Receiver<control_plane::State>,
     /// All replicas, the load generator last.
     replicas: Vec<Replica>,
-    tasks: JoinSet<()>,
+    raised: JoinSet<()>,
+    /// Ends the control plane, after everything that is connected to it.
+    last: CancellationToken,
+    kept: JoinSet<()>,
 }
 
 impl Mesh {
@@ -150,19 +153,18 @@ impl Mesh {
             stop: CancellationToken::new(),
         });
         let (states, state) = watch::channel(control_plane.state());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(control_plane::keep(
-            control_plane,
-            site,
-            states,
-            shared.stop.clone(),
-        ));
-        tasks.spawn(raise(replicas.clone(), Arc::clone(&shared)));
+        let last = CancellationToken::new();
+        let mut kept = JoinSet::new();
+        kept.spawn(control_plane::keep(control_plane, site, states, last.clone()));
+        let mut raised = JoinSet::new();
+        raised.spawn(raise(replicas.clone(), Arc::clone(&shared)));
         Ok(Self {
             shared,
             control_plane: state,
             replicas,
-            tasks,
+            raised,
+            last,
+            kept,
         })
     }
 
@@ -175,7 +177,9 @@ impl Mesh {
         screen.refresh(&self).await;
         let report = Report::new(screen.totals(), &self.replicas);
         self.shared.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        while self.raised.join_next().await.is_some() {}
+        self.last.cancel();
+        while self.kept.join_next().await.is_some() {}
         report
     }
 

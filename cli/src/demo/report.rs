@@ -61,6 +61,29 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Why it is not healthy, by edge.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let wrong = self.edges.iter().filter(|edge| !edge.healthy());
+        wrong
+            .map(|edge| {
+                let what = match (edge.requests, edge.mtls) {
+                    (0, _) => "no traffic",
+                    (_, false) => "not over mTLS",
+                    (_, true) => "failures",
+                };
+                let EdgeReport {
+                    source,
+                    destination,
+                    protocol,
+                    ..
+                } = edge;
+                format!("{source} to {destination} ({protocol}): {what}")
+            })
+            .collect()
+    }
+}
+
 impl EdgeReport {
     #[allow(clippy::float_cmp, reason = "exactly 1 is what no failure at all comes to")]
     fn healthy(&self) -> bool {
@@ -152,5 +175,6 @@ mod tests {
         let report = Report::new(&silent, &[]);
         assert!(!report.healthy);
         assert_eq!(report.edges.len(), EDGES.len(), "a silent edge is shown");
+        assert_eq!(report.complaints(), ["order to payment (http1): no traffic"]);
     }
 }

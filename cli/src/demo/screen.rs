@@ -88,9 +88,9 @@ impl Screen {
             return;
         }
         self.last_drawn = Some(now);
-        let text = self.view(mesh, now);
+        let (columns, rows) = terminal_size();
+        let text = self.view(mesh, now, columns);
         let text = if self.terminal {
-            let (columns, rows) = terminal_size();
             // Home, each line erased to its end, the rest of the screen erased: nothing flickers.
             let text = table::fit(&text, columns, rows).replace('\n', "\x1b[K\n");
             format!("\x1b[H{text}\x1b[K\x1b[J")
@@ -100,7 +100,7 @@ impl Screen {
         let _ = print(&text);
     }
 
-    fn view(&self, mesh: &Mesh, now: Instant) -> String {
+    fn view(&self, mesh: &Mesh, now: Instant, columns: usize) -> String {
         let board = mesh.shared.board.borrow();
         let before = &self.history[0].1;
         let totals = self.totals();
@@ -120,6 +120,7 @@ impl Screen {
         table::render(&View {
             elapsed: self.started.elapsed(),
             now,
+            columns,
             dir: &dir,
             control_plane: &mesh.control_plane.borrow(),
             edges: self.edges(),
@@ -155,9 +156,9 @@ impl Screen {
     pub(crate) fn farewell(&self, report: &Report, temporary: bool) {
         if self.shown {
             let verdict = if report.healthy {
-                "healthy: every edge had traffic, over mTLS, and nothing failed"
+                "healthy: every edge had traffic, over mTLS, and nothing failed".to_owned()
             } else {
-                "not healthy: an edge had no traffic, went around mTLS, or failed"
+                format!("not healthy: {}", report.complaints().join("; "))
             };
             let clear = if self.terminal { "\x1b[H\x1b[J" } else { "" };
             let edges = table::edges(&self.edges());

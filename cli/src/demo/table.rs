@@ -16,6 +16,8 @@ use super::traffic::{Counts, Edge};
 pub(crate) struct View<'a> {
     pub(crate) elapsed: Duration,
     pub(crate) now: Instant,
+    /// What a line may be long, for text that can be wrapped.
+    pub(crate) columns: usize,
     pub(crate) dir: &'a str,
     pub(crate) control_plane: &'a control_plane::State,
     pub(crate) edges: Vec<EdgeRow>,
@@ -53,7 +55,7 @@ pub(crate) fn render(view: &View<'_>) -> String {
     refused(view.refused, &mut out);
     out.push('\n');
     out.push_str(&replicas(view));
-    problems(view.problems, &mut out);
+    problems(view.problems, view.columns, &mut out);
     out.push('\n');
     hints(view, &mut out);
     out
@@ -209,7 +211,7 @@ fn refused(refused: &BTreeMap<(String, String), u64>, out: &mut String) {
     );
 }
 
-fn problems(problems: &[String], out: &mut String) {
+fn problems(problems: &[String], columns: usize, out: &mut String) {
     if problems.is_empty() {
         return;
     }
@@ -218,8 +220,27 @@ fn problems(problems: &[String], out: &mut String) {
         "\nNOT IN FORCE · the last good version of each object still is:"
     );
     for problem in problems {
-        let _ = writeln!(out, "  {problem}");
+        out.push_str(&wrap(problem, columns));
     }
+}
+
+/// In lines of at most `columns` characters, indented, the first less than the others.
+fn wrap(text: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut line = String::from(" ");
+    for word in text.split(' ') {
+        let longer = line.chars().count() + 1 + word.chars().count();
+        if longer > columns && !line.trim().is_empty() {
+            out.push_str(&line);
+            out.push('\n');
+            line = String::from("   ");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
+    out
 }
 
 fn hints(view: &View<'_>, out: &mut String) {
@@ -373,6 +394,7 @@ mod tests {
         let view = View {
             elapsed: Duration::from_secs(3),
             now,
+            columns: 24,
             dir: "/demo",
             control_plane: &control_plane::State::Down("signal 9".into(), now),
             edges: vec![row("http1", 0)],
@@ -387,7 +409,10 @@ mod tests {
             text.contains("kill 41 ") && text.contains("kill -9 41 "),
             "a replica that is up is offered: {text}"
         );
-        assert!(text.contains("routes.yaml:3: spec.rules: wrong"));
+        assert!(
+            text.contains("  routes.yaml:3:\n    spec.rules: wrong\n"),
+            "{text}"
+        );
         assert!(text.contains("answered by sidecars: 2 upstream_reset to order"));
         assert!(!text.contains("kill  "), "{text}");
     }
