@@ -17,6 +17,17 @@ async fn without_the_control_plane_everything_known_goes_on() {
     let status = async |address| http1(address, Ask::get("http://user/")).await.expect("answers").status;
     assert_eq!(status(client.outbound).await, StatusCode::OK);
 
+    // What is known is written down soon after it came, not within the request.
+    let saved = mesh.path().join("order-0").join("config.pb");
+    let holds = |name: &[u8]| {
+        std::fs::read(&saved).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
+    };
+    let started = std::time::Instant::now();
+    while !holds(b"user.shop.svc.cluster.local:80") {
+        assert_eq!(status(client.outbound).await, StatusCode::OK);
+        assert!(started.elapsed() < weft_tests::process::PATIENCE, "{} was not written", saved.display());
+    }
+
     mesh.control_plane.kill().await;
     assert_eq!(status(client.outbound).await, StatusCode::OK);
 

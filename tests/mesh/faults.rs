@@ -46,7 +46,7 @@ impl Shop {
             proxy: self.client.outbound,
             http1: "user".to_owned(),
             http2: "stock".to_owned(),
-            tcp: Some(self.client.bound("queue:1883")),
+            tcp: Some(self.client.bound("queue.shop.svc.cluster.local:1883")),
         }
     }
 }

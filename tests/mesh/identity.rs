@@ -71,9 +71,9 @@ async fn a_foreign_certificate_is_refused() {
     let read = |name: &str| std::fs::read(directory.join(name)).expect("weft identity writes it");
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let pem = read("certificate.pem");
+    let pem = read("tls.crt");
     let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).expect("PEM");
     let mut roots = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(&std::fs::read(mesh.state().join("trust-bundle.pem")).expect("readable")) {
         roots.add(root.expect("PEM")).expect("a root");

@@ -34,9 +34,12 @@ async fn a_request_crosses_two_sidecars() {
     let metrics = client.metrics().await;
     let line = metrics
         .lines()
-        .find(|line| line.starts_with("weft_outbound_requests_total") && line.contains("user.shop"))
+        .find(|line| line.starts_with("weft_outbound_requests_total") && line.contains(r#"protocol="http1""#))
         .unwrap_or_else(|| panic!("no such metric in:\n{metrics}"));
-    assert!(line.contains(r#"tls="mtls""#) && line.contains(r#"result="success""#), "{line}");
+    for label in [r#"destination="user.shop.svc.cluster.local:80""#, r#"tls="mtls""#] {
+        assert!(line.contains(label), "{line}");
+    }
+    assert!(!metrics.contains(r#"tls="none""#), "nothing may go in the clear:\n{metrics}");
     assert!(metrics.lines().any(|line| line.starts_with("weft_panics_total") && line.ends_with(" 0")));
 }
 

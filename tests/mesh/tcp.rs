@@ -16,7 +16,7 @@ async fn the_server_may_speak_first_and_half_closes_pass() {
     let bind = "127.0.0.1:0=queue:1883";
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0").flag("bind", bind)).await;
 
-    let mut stream = TcpStream::connect(client.bound("queue:1883")).await.expect("listens");
+    let mut stream = TcpStream::connect(client.bound("queue.shop.svc.cluster.local:1883")).await.expect("listens");
     let mut banner = [0; 6];
     stream.read_exact(&mut banner).await.expect("the server speaks first");
     assert_eq!(&banner, b"hello ");

@@ -24,7 +24,7 @@ def free_port():
 def bootstrap(plane, identity, listen, admin):
     host, port = plane.xds.split(":")
     file = lambda name: {"filename": str(identity / name)}
-    certificate = {"certificate_chain": file("certificate.pem"), "private_key": file("key.pem")}
+    certificate = {"certificate_chain": file("tls.crt"), "private_key": file("tls.key")}
     uri = "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane"
     ads = {"ads": {}, "resource_api_version": "V3"}
     return {
@@ -80,7 +80,7 @@ def bootstrap(plane, identity, listen, admin):
                                 "alpn_protocols": ["h2"],
                                 "tls_certificate_sds_secret_configs": [{"name": "default"}],
                                 "validation_context": {
-                                    "trusted_ca": file("trust-bundle.pem"),
+                                    "trusted_ca": file("ca.crt"),
                                     "match_typed_subject_alt_names": [
                                         {"san_type": "URI", "matcher": {"exact": uri}}
                                     ],

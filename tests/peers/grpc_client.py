@@ -12,9 +12,9 @@ import mesh
 
 def bootstrap(plane, identity):
     files = {
-        "certificate_file": str(identity / "certificate.pem"),
-        "private_key_file": str(identity / "key.pem"),
-        "ca_certificate_file": str(identity / "trust-bundle.pem"),
+        "certificate_file": str(identity / "tls.crt"),
+        "private_key_file": str(identity / "tls.key"),
+        "ca_certificate_file": str(identity / "ca.crt"),
     }
     return {
         "xds_servers": [

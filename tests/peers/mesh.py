@@ -120,7 +120,7 @@ class Mesh:
         return sidecar
 
     def identity(self, account):
-        """Files with a mesh certificate for `account`: certificate.pem, key.pem, trust-bundle.pem."""
+        """A folder with a mesh certificate for `account`: tls.crt, tls.key and ca.crt."""
         folder = self.path / f"identity-{account}"
         subprocess.run(
             [self.weft, "identity", "--once", "--control-plane", self.xds]

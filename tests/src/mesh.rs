@@ -175,7 +175,7 @@ impl Spec {
 }
 
 impl Sidecar {
-    /// The local port of `authority`.
+    /// The local port of `authority`, in full (`<service>.<namespace>.svc.<domain>:<port>`).
     pub fn bound(&self, authority: &str) -> SocketAddr {
         address(&self.bind[authority])
     }
