@@ -1,6 +1,6 @@
 """A real Envoy as an xDS client of our control plane (wildcard, SDS) and a caller of a sidecar under Strict.
 
-    python envoy.py path/to/weft
+    python envoy_client.py path/to/weft
 """
 
 import http.client
