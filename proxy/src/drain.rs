@@ -5,8 +5,8 @@
 //! [`HEAD_TIMEOUT`] after its first byte ends its connection, and so does idleness. Thus a deadline costs no timer and
 //! no clock read per request, and is kept to a second.
 //!
-//! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end after
-//! their first exchange, too (endpoint removal takes time to spread).
+//! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end, too, each
+//! after its first exchange (endpoint removal takes time to spread, and who comes late is still served).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ struct State {
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
     busy: Cell<u32>,
+    /// An exchange has begun on it.
+    used: Cell<bool>,
     /// The second in which the head that is being read began, plus one; 0 while none is.
     head_since: Cell<u32>,
     /// The second in which the last exchange ended.
@@ -143,7 +145,7 @@ impl Tracker {
             if head != 0 && now - (head - 1) > HEAD_TIMEOUT {
                 state.raise(Signal::Abort);
             } else if state.busy.get() == 0 && now - state.idle_since.get() > IDLE_TIMEOUT {
-                state.raise(Signal::Finish);
+                state.raise(if state.used.get() { Signal::Finish } else { Signal::Abort });
             }
         }
     }
@@ -153,9 +155,21 @@ impl State {
     fn raise(&self, signal: Signal) {
         if self.signal.get() < signal {
             self.signal.set(signal);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// What the connection is to do now: one that was never used finishes after its first exchange.
+    fn due(&self) -> Signal {
+        match self.signal.get() {
+            Signal::Finish if !self.used.get() => Signal::None,
+            signal => signal,
         }
     }
 }
@@ -163,7 +177,7 @@ impl State {
 impl Tracked {
     /// Ready when the signal is above `known`.
     pub fn poll_signal(&self, cx: &Context<'_>, known: Signal) -> Poll<Signal> {
-        let signal = self.state.signal.get();
+        let signal = self.state.due();
         if signal > known {
             return Poll::Ready(signal);
         }
@@ -180,7 +194,7 @@ impl Tracked {
         self.state.raise(Signal::Finish);
     }
 
-    /// Waits until the connection is asked to end.
+    /// Waits until the connection is to end.
     pub async fn finished(&self) {
         poll_fn(|cx| self.poll_signal(cx, Signal::None)).await;
     }
@@ -198,6 +212,9 @@ impl Tracked {
     /// An exchange or a tunnel begins.
     pub fn begin(&self) -> Busy {
         self.state.head_since.set(0);
+        if !self.state.used.replace(true) && self.state.signal.get() == Signal::Finish {
+            self.state.wake();
+        }
         self.state.busy.set(self.state.busy.get() + 1);
         self.running.fetch_add(1, Ordering::Relaxed);
         Busy {
@@ -290,9 +307,12 @@ mod tests {
         assert_eq!(running.load(Ordering::Relaxed), 1);
         tracker.drain();
         assert_eq!(signal(&old), Signal::Finish);
-        assert_eq!(signal(&tracker.track(Direction::Outbound)), Signal::Finish);
-        assert_eq!(tracker.open(), 1);
-        drop((busy, old));
+        let late = tracker.track(Direction::Outbound);
+        assert_eq!(signal(&late), Signal::None, "its first exchange is still served");
+        let served = late.begin();
+        assert_eq!(signal(&late), Signal::Finish);
+        assert_eq!(tracker.open(), 2);
+        drop((served, late, busy, old));
         assert_eq!((tracker.open(), running.load(Ordering::Relaxed)), (0, 0));
     }
 }

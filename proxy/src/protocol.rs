@@ -65,7 +65,9 @@ async fn read_until<T>(
     limit: usize,
     decide: impl Fn(&[u8]) -> Option<T>,
 ) -> Option<(Option<T>, Stream)> {
-    stream.readable().await.ok()?;
+    if !stream.speaks().await.ok()? {
+        return None;
+    }
     let mut seen = BytesMut::with_capacity(FIRST_READ);
     let reading = async {
         loop {
@@ -79,9 +81,6 @@ async fn read_until<T>(
         }
     };
     let decision = timeout(DETECT_TIMEOUT, reading).await.unwrap_or(Some(None))?;
-    if seen.is_empty() {
-        return None;
-    }
     Some((decision, stream.with_prefix(seen.freeze())))
 }
 

@@ -10,11 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
 use crate::socket;
+
+/// Bytes read from a TLS stream to see whether there are any.
+const FIRST_READ: usize = 256;
 
 /// A TCP connection whose first bytes may have been read already.
 #[derive(Debug)]
@@ -97,12 +100,20 @@ impl Stream {
         }
     }
 
-    /// Waits for the first byte or the end, before anybody gives a buffer for it.
-    pub async fn readable(&self) -> io::Result<()> {
-        match &self.transport {
-            Transport::Tcp(plain) if self.prefix.is_empty() && plain.prefix.is_empty() => plain.tcp.readable().await,
-            _ => Ok(()),
+    /// Waits until there is something to read, or the end; `false`: the end. On plain TCP no buffer is needed for it
+    /// before there is something.
+    pub async fn speaks(&mut self) -> io::Result<bool> {
+        if !self.prefix.is_empty() {
+            return Ok(true);
         }
+        if let Transport::Tcp(plain) = &self.transport {
+            // Readiness alone may be reported for nothing.
+            return Ok(!plain.prefix.is_empty() || plain.tcp.peek(&mut [0; 1]).await? > 0);
+        }
+        let mut first = [0; FIRST_READ];
+        let count = self.read(&mut first).await?;
+        self.prefix = Bytes::copy_from_slice(&first[..count]);
+        Ok(count > 0)
     }
 
     /// The address of the other end, if the connection still has one.

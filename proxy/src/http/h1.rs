@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
@@ -48,7 +49,10 @@ where
         let answer = handle(request.map(Body::Http1), tracked.begin());
         let upgraded = &upgraded;
         async move {
-            let response = answer.await;
+            let mut response = answer.await;
+            if tracked.finishing() && !grants_upgrade(connect, response.status()) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             upgraded.set(grants_upgrade(connect, response.status()));
             Ok::<_, Infallible>(response)
         }

@@ -15,17 +15,18 @@ use crate::{socket, tcp};
 const SERVER_FIRST: Duration = Duration::from_millis(50);
 
 /// Gives `stream` back when its client speaks first. `None`: the application did, and the connection was served.
-pub(super) async fn unless_server_first(site: &Site, stream: Stream, tracked: &Tracked) -> Option<Stream> {
+pub(super) async fn unless_server_first(site: &Site, mut stream: Stream, tracked: &Tracked) -> Option<Stream> {
     let application_first = async {
         sleep(SERVER_FIRST).await;
-        match connect(site).await {
-            Some(app) if app.readable().await.is_ok() => app,
-            _ => pending().await,
+        let Some(mut app) = connect(site).await else { return pending().await };
+        match app.speaks().await {
+            Ok(_) => app,
+            Err(_) => pending().await,
         }
     };
     let app = tokio::select! {
         biased;
-        readable = stream.readable() => return readable.is_ok().then_some(stream),
+        speaks = stream.speaks() => return speaks.is_ok_and(|speaks| speaks).then_some(stream),
         app = application_first => app,
         () = tracked.finished() => return None,
     };

@@ -25,12 +25,12 @@ use crate::worker::{Target, Worker};
 const SERVER_FIRST: Duration = Duration::from_millis(50);
 
 /// A connection to a destination whose protocol nobody declared: whoever speaks first shows what it is.
-pub(super) async fn detect(client: Client, stream: Stream, destination: &Arc<Destination>, tracked: Tracked) {
+pub(super) async fn detect(client: Client, mut stream: Stream, destination: &Arc<Destination>, tracked: Tracked) {
     let upstream = tokio::select! {
         biased;
-        readable = stream.readable() => match readable {
-            Ok(()) => None,
-            Err(_) => return,
+        speaks = stream.speaks() => match speaks {
+            Ok(true) => None,
+            Ok(false) | Err(_) => return,
         },
         upstream = server_first(&client, destination) => Some(upstream),
         () = tracked.finished() => return,
@@ -50,11 +50,11 @@ pub(super) async fn detect(client: Client, stream: Stream, destination: &Arc<Des
 /// A connection on which the server spoke first; never, if it does not or can't.
 async fn server_first(client: &Client, destination: &Arc<Destination>) -> Opened {
     tokio::time::sleep(SERVER_FIRST).await;
-    let Some(opened) = open(&client.worker, destination).await else { return pending().await };
-    if opened.stream.readable().await.is_err() {
-        return pending().await;
+    let Some(mut opened) = open(&client.worker, destination).await else { return pending().await };
+    match opened.stream.speaks().await {
+        Ok(_) => opened,
+        Err(_) => pending().await,
     }
-    opened
 }
 
 /// Relays a connection to a destination, whatever it speaks.

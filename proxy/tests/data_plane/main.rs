@@ -5,4 +5,10 @@
 mod apps;
 mod mesh;
 
+mod answers;
 mod http1;
+mod http2;
+mod identity;
+mod life;
+mod opaque;
+mod retry;
