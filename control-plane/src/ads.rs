@@ -101,10 +101,21 @@ impl Ads {
         let node = first.node.clone().unwrap_or_default();
         (hello.node_id, hello.user_agent, hello.listen) = (node.id, node.user_agent, node.listen);
         let variant = hello.variant;
-        let Admitted { stream, client, mailbox } =
-            self.publisher.ask(|answer| Command::Open(hello, answer)).await??;
+        let Admitted {
+            stream,
+            client,
+            mailbox,
+        } = self
+            .publisher
+            .ask(|answer| Command::Open(hello, answer))
+            .await??;
         let session = Session::new(variant, client.dialect().wildcard());
-        let mut talk = Talk { ads: self, stream, client, session };
+        let mut talk = Talk {
+            ads: self,
+            stream,
+            client,
+            session,
+        };
         let ended = talk.converse(first, requests, &mailbox, out).await;
         // When the publisher has ended there is nothing to close.
         let _ = self.publisher.send(Command::Close(stream)).await;
@@ -139,7 +150,10 @@ impl Talk<'_> {
             }
             while let Some(response) = self.session.next_response() {
                 metrics::counter!("weft_control_plane_responses_total").increment(1);
-                out.responses.send(Ok((out.write)(response))).await.map_err(|_| End::Gone)?;
+                out.responses
+                    .send(Ok((out.write)(response)))
+                    .await
+                    .map_err(|_| End::Gone)?;
             }
         }
     }
@@ -155,18 +169,24 @@ impl Talk<'_> {
         let interest = turn.interest;
         let follows = interest.wildcard.is_some() || !interest.subscribe.is_empty();
         if follows || !interest.unsubscribe.is_empty() {
-            self.ads.publisher.send(Command::Follow(self.stream, kind, interest)).await?;
+            self.ads
+                .publisher
+                .send(Command::Follow(self.stream, kind, interest))
+                .await?;
         }
         if !turn.receipts.is_empty() {
-            self.ads.publisher.send(Command::Receipts(self.stream, kind, turn.receipts)).await?;
+            self.ads
+                .publisher
+                .send(Command::Receipts(self.stream, kind, turn.receipts))
+                .await?;
         }
         Ok(())
     }
 
     fn check_names(&self, kind: Kind, names: &Names) -> Result<(), rights::Refusal> {
         let (Names::Change { subscribe: names, .. } | Names::All(names)) = names;
-        let named = names.iter().filter(|name| &***name != "*");
-        named.map(|name| self.client.check_read(kind, name, &self.ads.settings)).collect()
+        let mut one_by_one = names.iter().filter(|name| &***name != "*");
+        one_by_one.try_for_each(|name| self.client.check_read(kind, name, &self.ads.settings))
     }
 
     fn news(&mut self, news: News) {
@@ -198,7 +218,12 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: tonic::Request<Streaming<DiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.start(request, Variant::StateOfTheWorld, wire::full_request, wire::full_response)
+        self.start(
+            request,
+            Variant::StateOfTheWorld,
+            wire::full_request,
+            wire::full_response,
+        )
     }
 
     async fn delta_aggregated_resources(

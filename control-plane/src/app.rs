@@ -157,7 +157,7 @@ async fn live(config: Config) -> Result<(), StartError> {
     weft_ops::descriptors::raise_limit();
     let recorder = weft_ops::recorder::install()?;
     tokio::spawn(recorder.clone().run_upkeep());
-    let control_plane = ControlPlane::start(config, log, recorder)?;
+    let control_plane = ControlPlane::start(&config, log, recorder)?;
     weft_ops::announce::listening(&control_plane.addresses);
     tokio::select! {
         () = control_plane.health.ready() => weft_ops::announce::ready(),
@@ -184,8 +184,13 @@ struct Listeners {
 
 impl Listeners {
     fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind = |address| TcpListener::bind(address).map_err(|source| StartError::Listen { address, source });
-        Ok(Self { xds: bind(config.listen)?, status: bind(config.status)?, admin: bind(config.admin)? })
+        let bind =
+            |address| TcpListener::bind(address).map_err(|source| StartError::Listen { address, source });
+        Ok(Self {
+            xds: bind(config.listen)?,
+            status: bind(config.status)?,
+            admin: bind(config.admin)?,
+        })
     }
 
     fn addresses(&self) -> io::Result<Addresses> {
@@ -199,11 +204,12 @@ impl Listeners {
 
 impl ControlPlane {
     /// Starts one on the current runtime.
-    pub fn start(config: Config, log: Log, recorder: Recorder) -> Result<Self, StartError> {
-        let listeners = Listeners::bind(&config)?;
+    pub fn start(config: &Config, log: Log, recorder: Recorder) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(config)?;
         let addresses = listeners.addresses()?;
         files::create_private_directory(&config.state_dir)?;
-        let authority = CertificateAuthority::open(&config.state_dir, config.root.as_ref(), &config.trust_domain)?;
+        let authority =
+            CertificateAuthority::open(&config.state_dir, config.root.as_ref(), &config.trust_domain)?;
         let issuer = Issuer::new(config.leaf_lifetime, authority.not_after());
         let issuing = Arc::new(Issuing::new(authority, issuer));
         let tokens = SigningKey::load_or_create(&config.state_dir.join(TOKEN_KEY_FILE))?;
@@ -211,23 +217,42 @@ impl ControlPlane {
         let mut tasks = JoinSet::new();
         let (ending, health) = (CancellationToken::new(), Health::new(&[MANIFESTS_READ]));
 
-        let (publisher, loaded) = start_publisher(&config, &issuing, &mut tasks)?;
+        let (publisher, loaded) = start_publisher(config, &issuing, &mut tasks)?;
         let changes = standalone::watch(config.manifests.clone())?;
         tasks.spawn(feed(changes, publisher.clone()));
 
-        tasks.spawn(weft_ops::status::serve(listeners.status, health.clone(), recorder)?);
+        tasks.spawn(weft_ops::status::serve(
+            listeners.status,
+            health.clone(),
+            recorder,
+        )?);
         let (serving, calls) = weft_ops::admin::serve(listeners.admin, log)?;
         tasks.spawn(serving);
-        let shown = admin::config(&config, &issuing.bundle().fingerprint());
+        let shown = admin::config(config, &issuing.bundle().fingerprint());
         tasks.spawn(admin::answer(calls, shown, publisher.clone(), ending.clone()));
 
         let (tls, due) = own::issue(&issuing, &config.own_names)?;
         let tls = Arc::new(ArcSwap::new(tls));
-        tasks.spawn(own::renew(Arc::clone(&issuing), config.own_names.clone(), Arc::clone(&tls), due));
-        let routes = routes(&config, issuing, tokens, publisher);
-        let server = Server { tls, routes, ending: ending.clone() };
+        tasks.spawn(own::renew(
+            Arc::clone(&issuing),
+            config.own_names.clone(),
+            Arc::clone(&tls),
+            due,
+        ));
+        let routes = routes(config, issuing, tokens, publisher);
+        let server = Server {
+            tls,
+            routes,
+            ending: ending.clone(),
+        };
         let server = tokio::spawn(serve(server, adopt(listeners.xds)?, loaded, health.clone()));
-        Ok(Self { addresses, health, ending, server, tasks })
+        Ok(Self {
+            addresses,
+            health,
+            ending,
+            server,
+            tasks,
+        })
     }
 
     /// Tells it to end; [`ControlPlane::stop`] also waits for that.
@@ -254,13 +279,21 @@ fn start_publisher(
     let clock = Clock::start();
     let mut catalog = Catalog::new(config.settings.clone());
     let roots = issuing.bundle().roots().iter();
-    catalog.apply(vec![Event::Trust(roots.map(|root| Arc::from(root.as_ref())).collect())]);
+    catalog.apply(vec![Event::Trust(
+        roots.map(|root| Arc::from(root.as_ref())).collect(),
+    )]);
     let mut registry = Registry::new(config.settings.clone(), config.registration_grace);
     let restored = registry.restore(state::load(&config.state_dir)?, clock.now());
     let (saved, keep) = watch::channel(registry.saved());
     tasks.spawn(state::keep(config.state_dir.clone(), keep));
     let (loaded, is_loaded) = watch::channel(false);
-    let beginning = Beginning { catalog, registry, restored, saved, clock };
+    let beginning = Beginning {
+        catalog,
+        registry,
+        restored,
+        saved,
+        clock,
+    };
     let (publisher, publishing) = publisher(beginning, loaded);
     tasks.spawn(publishing);
     Ok((publisher, is_loaded))
@@ -269,7 +302,12 @@ fn start_publisher(
 /// Takes manifests into the publisher as they change.
 async fn feed(mut changes: mpsc::Receiver<Change>, publisher: Publisher) {
     let mut known: Vec<Finding> = Vec::new();
-    while let Some(Change { applied, deleted, problems }) = changes.recv().await {
+    while let Some(Change {
+        applied,
+        deleted,
+        problems,
+    }) = changes.recv().await
+    {
         for problem in problems.iter().filter(|problem| !known.contains(problem)) {
             if problem.is_error() {
                 tracing::warn!(%problem, "manifest refused; its last good version stays in force");
@@ -278,8 +316,14 @@ async fn feed(mut changes: mpsc::Receiver<Change>, publisher: Publisher) {
             }
         }
         known.clone_from(&problems);
-        let events = deleted.into_iter().map(Event::Delete).chain(applied.into_iter().map(Event::Apply));
-        let command = Command::World { events: events.collect(), problems };
+        let events = deleted
+            .into_iter()
+            .map(Event::Delete)
+            .chain(applied.into_iter().map(Event::Apply));
+        let command = Command::World {
+            events: events.collect(),
+            problems,
+        };
         if publisher.send(command).await.is_err() {
             return;
         }

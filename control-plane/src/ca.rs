@@ -126,10 +126,18 @@ impl ProvenKey {
         }
         let malformed = |reason: &dyn ToString| RequestError::Malformed(reason.to_string());
         let (_, parsed) = X509CertificationRequest::from_der(der).map_err(|error| malformed(&error))?;
-        let curve = parsed.certification_request_info.subject_pki.algorithm.parameters.as_ref();
-        let curve = curve.and_then(|parameters| parameters.as_oid().ok()).map(|oid| oid.to_id_string());
+        let curve = parsed
+            .certification_request_info
+            .subject_pki
+            .algorithm
+            .parameters
+            .as_ref();
+        let curve = curve
+            .and_then(|parameters| parameters.as_oid().ok())
+            .map(|oid| oid.to_id_string());
         let request = CertificateSigningRequestDer::from(der);
-        let request = CertificateSigningRequestParams::from_der(&request).map_err(|error| malformed(&error))?;
+        let request =
+            CertificateSigningRequestParams::from_der(&request).map_err(|error| malformed(&error))?;
         // The signing library goes by the signature's algorithm; a key of another curve must not pass for it.
         let algorithm = request.public_key.algorithm();
         let kind = match curve.as_deref() {
@@ -137,7 +145,10 @@ impl ProvenKey {
             Some(P384) if algorithm == &rcgen::PKCS_ECDSA_P384_SHA384 => PublicKey::EcP384,
             _ => PublicKey::Other,
         };
-        Ok(Self { key: request.public_key, kind })
+        Ok(Self {
+            key: request.public_key,
+            kind,
+        })
     }
 
     /// Its kind.
@@ -177,16 +188,27 @@ impl CertificateAuthority {
     fn load(certificate: &Path, key: &Path, trust_domain: &TrustDomain) -> Result<Self, CaError> {
         let pair = read_key(key)?;
         let bytes = files::read(certificate)?.ok_or_else(|| CaError::Absent(certificate.to_owned()))?;
-        let unusable = |reason: String| CaError::Certificate { path: certificate.to_owned(), reason };
+        let unusable = |reason: String| CaError::Certificate {
+            path: certificate.to_owned(),
+            reason,
+        };
         let der = CertificateDer::from_pem_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| unusable(error.to_string()))?;
         if parsed.tbs_certificate.subject_pki.raw != pair.subject_public_key_info() {
-            return Err(CaError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() });
+            return Err(CaError::Mismatch {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+            });
         }
         let not_after = UnixTime(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0));
         let issuer = Issuer::from_ca_cert_der(&der, pair)?;
         let bundle = TrustBundle::new(trust_domain.clone(), vec![der])?;
-        Ok(Self { issuer, trust_domain: trust_domain.clone(), bundle, not_after })
+        Ok(Self {
+            issuer,
+            trust_domain: trust_domain.clone(),
+            bundle,
+            not_after,
+        })
     }
 
     /// The roots to trust.
@@ -206,7 +228,10 @@ impl CertificateAuthority {
         key: &ProvenKey,
         names: &[OwnName],
     ) -> Result<CertificateDer<'static>, CaError> {
-        let uri = format!("spiffe://{}/ns/{}/sa/{}", self.trust_domain, spec.account.namespace, spec.account.name);
+        let uri = format!(
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, spec.account.namespace, spec.account.name
+        );
         let mut subject_alt_names = vec![SanType::URI(uri.try_into()?)];
         for name in names {
             subject_alt_names.push(match name {
@@ -222,7 +247,10 @@ impl CertificateAuthority {
         params.serial_number = Some(serial()?);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
     }
@@ -230,7 +258,10 @@ impl CertificateAuthority {
 
 fn read_key(path: &Path) -> Result<KeyPair, CaError> {
     let bytes = files::read(path)?.ok_or_else(|| CaError::Absent(path.to_owned()))?;
-    let unusable = |reason: String| CaError::Key { path: path.to_owned(), reason };
+    let unusable = |reason: String| CaError::Key {
+        path: path.to_owned(),
+        reason,
+    };
     let text = String::from_utf8(bytes).map_err(|_| unusable("it is not PEM".into()))?;
     KeyPair::from_pem(&text).map_err(|error| unusable(error.to_string()))
 }
@@ -244,7 +275,10 @@ fn make_if_absent(certificate: &Path, key: &Path, trust_domain: &TrustDomain) ->
     let fresh = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     match create_exclusively(key, fresh.serialize_pem().as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(CaError::Create { path: key.to_owned(), source: error });
+            return Err(CaError::Create {
+                path: key.to_owned(),
+                source: error,
+            });
         }
         _ => {}
     }
@@ -253,7 +287,11 @@ fn make_if_absent(certificate: &Path, key: &Path, trust_domain: &TrustDomain) ->
 }
 
 fn create_exclusively(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE_MODE).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_MODE)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -262,7 +300,9 @@ fn self_signed(key: &KeyPair, trust_domain: &TrustDomain) -> Result<String, rcge
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("Weft root of {trust_domain}"));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("Weft root of {trust_domain}"));
     params.serial_number = Some(serial()?);
     params.not_before = OffsetDateTime::from(now - ROOT_BACKDATE);
     params.not_after = OffsetDateTime::from(now + ROOT_LIFETIME);

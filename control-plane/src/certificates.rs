@@ -41,7 +41,10 @@ pub struct Issuing {
 impl Issuing {
     /// Issues by the rules of `issuer` under `authority`.
     pub fn new(authority: CertificateAuthority, issuer: Issuer) -> Self {
-        Self { authority, issuer: Mutex::new(issuer) }
+        Self {
+            authority,
+            issuer: Mutex::new(issuer),
+        }
     }
 
     /// The roots to trust.
@@ -88,7 +91,10 @@ impl CertificateService for Certificates {
         let bearer = self.tokens.check(token).await;
         let bearer = bearer.map_err(|error| Status::unauthenticated(error.to_string()))?;
         let account = bearer.account;
-        match self.issuing.issue(account.clone(), &request.get_ref().csr_der, &[]) {
+        match self
+            .issuing
+            .issue(account.clone(), &request.get_ref().csr_der, &[])
+        {
             Ok(leaf) => {
                 tracing::info!(%account, "certificate issued");
                 metrics::counter!("weft_control_plane_certificates_total", "result" => "issued").increment(1);
@@ -100,7 +106,8 @@ impl CertificateService for Certificates {
             }
             Err(error) => {
                 tracing::warn!(%account, %error, "certificate refused");
-                metrics::counter!("weft_control_plane_certificates_total", "result" => "refused").increment(1);
+                metrics::counter!("weft_control_plane_certificates_total", "result" => "refused")
+                    .increment(1);
                 Err(refusal(&error))
             }
         }

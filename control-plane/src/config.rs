@@ -36,25 +36,55 @@ pub struct Args {
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
     pub state_dir: PathBuf,
     /// Where proxies connect (gRPC over TLS).
-    #[arg(long, env = "WEFT_LISTEN", default_value = "0.0.0.0:15010", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        default_value = "0.0.0.0:15010",
+        value_name = "ADDRESS"
+    )]
     pub listen: String,
     /// Where /live, /ready and /metrics are.
-    #[arg(long, env = "WEFT_STATUS", default_value = "0.0.0.0:15020", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "WEFT_STATUS",
+        default_value = "0.0.0.0:15020",
+        value_name = "ADDRESS"
+    )]
     pub status: String,
     /// Where /config, /clients, /objects, /log and /drain are; loopback only.
-    #[arg(long, env = "WEFT_ADMIN", default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "WEFT_ADMIN",
+        default_value = "127.0.0.1:15000",
+        value_name = "ADDRESS"
+    )]
     pub admin: String,
     /// Trust domain of the mesh.
-    #[arg(long, env = "WEFT_TRUST_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "WEFT_TRUST_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "NAME"
+    )]
     pub trust_domain: String,
     /// Domain that Service names end in.
-    #[arg(long, env = "WEFT_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "WEFT_CLUSTER_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "NAME"
+    )]
     pub cluster_domain: String,
     /// How long a workload's certificate is valid.
     #[arg(long, env = "WEFT_LEAF_LIFETIME", default_value = "24h", value_name = "TIME")]
     pub leaf_lifetime: String,
     /// How long a registered workload that is gone without a word is waited for.
-    #[arg(long, env = "WEFT_REGISTRATION_GRACE", default_value = "30s", value_name = "TIME")]
+    #[arg(
+        long,
+        env = "WEFT_REGISTRATION_GRACE",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
     pub registration_grace: String,
     /// A DNS name or address under which the control plane is reached; repeatable. Its certificate carries them.
     #[arg(
@@ -142,7 +172,9 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn check<T, E: fmt::Display>(&mut self, flag: &str, text: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.0.push(format!("{flag} {text:?}: {error}"))).ok()
+        result
+            .map_err(|error| self.0.push(format!("{flag} {text:?}: {error}")))
+            .ok()
     }
 
     fn parse<T: FromStr<Err: fmt::Display>>(&mut self, flag: &str, text: &str) -> Option<T> {
@@ -152,7 +184,12 @@ impl Problems {
     fn duration(&mut self, flag: &str, text: &str, min: Duration, max: Duration) -> Option<Duration> {
         let value = self.parse::<weft_api::duration::Duration>(flag, text)?.get();
         let fits = value >= min && value <= max;
-        self.check(flag, text, fits.then_some(value).ok_or(format!("it has to be between {min:?} and {max:?}")))
+        self.check(
+            flag,
+            text,
+            fits.then_some(value)
+                .ok_or(format!("it has to be between {min:?} and {max:?}")),
+        )
     }
 }
 
@@ -174,13 +211,23 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
     let status = problems.parse("--status", &args.status);
     let admin = loopback(&args.admin, problems);
     let trust_domain: Option<TrustDomain> = problems.parse("--trust-domain", &args.trust_domain);
-    let domain = is_dns_name(&args.cluster_domain).then_some(()).ok_or("it is no DNS name in lower case");
+    let domain = is_dns_name(&args.cluster_domain)
+        .then_some(())
+        .ok_or("it is no DNS name in lower case");
     let domain = problems.check("--cluster-domain", &args.cluster_domain, domain);
     let lifetime = problems.duration("--leaf-lifetime", &args.leaf_lifetime, LIFETIME_MIN, LIFETIME_MAX);
     let grace = &args.registration_grace;
     let grace = problems.duration("--registration-grace", grace, Duration::ZERO, GRACE_MAX);
-    let own_names: Vec<_> = args.dns_names.iter().filter_map(|name| own_name(name, problems)).collect();
-    problems.check("--log-level", &args.log_level, weft_ops::log::check(&args.log_level));
+    let own_names: Vec<_> = args
+        .dns_names
+        .iter()
+        .filter_map(|name| own_name(name, problems))
+        .collect();
+    problems.check(
+        "--log-level",
+        &args.log_level,
+        weft_ops::log::check(&args.log_level),
+    );
     domain?;
     let trust_domain = trust_domain?;
     let root = args.ca_certificate.clone().zip(args.ca_key.clone());
@@ -207,7 +254,11 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
 fn loopback(text: &str, problems: &mut Problems) -> Option<SocketAddr> {
     let address: SocketAddr = problems.parse("--admin", text)?;
     let checked = address.ip().is_loopback().then_some(address);
-    problems.check("--admin", text, checked.ok_or("it has to be a loopback address: it gives commands"))
+    problems.check(
+        "--admin",
+        text,
+        checked.ok_or("it has to be a loopback address: it gives commands"),
+    )
 }
 
 fn own_name(text: &str, problems: &mut Problems) -> Option<OwnName> {
@@ -215,7 +266,11 @@ fn own_name(text: &str, problems: &mut Problems) -> Option<OwnName> {
         return Some(OwnName::Address(address));
     }
     let checked = is_dns_name(text).then(|| OwnName::Dns(text.to_owned()));
-    problems.check("--dns-name", text, checked.ok_or("it is neither a DNS name in lower case nor an address"))
+    problems.check(
+        "--dns-name",
+        text,
+        checked.ok_or("it is neither a DNS name in lower case nor an address"),
+    )
 }
 
 fn is_dns_name(text: &str) -> bool {
@@ -250,7 +305,10 @@ mod tests {
     #[test]
     fn defaults_are_complete() {
         let config = parse(&[]).unwrap();
-        assert_eq!(config.id.as_str(), "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane");
+        assert_eq!(
+            config.id.as_str(),
+            "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane"
+        );
         assert_eq!(config.leaf_lifetime, Duration::from_hours(24));
         assert_eq!(config.own_names.len(), 3);
         assert_eq!(config.root, None);
@@ -270,8 +328,14 @@ mod tests {
         ];
         let ConfigErrors(errors) = parse(&flags).unwrap_err();
         assert_eq!(errors.len(), flags.len(), "{errors:#?}");
-        for (flag, error) in flags.iter().zip(["--listen", "--admin", "--trust-domain", "--cluster-domain"]) {
-            assert!(errors.iter().any(|one| one.starts_with(error)), "{flag}: {errors:#?}");
+        for (flag, error) in flags
+            .iter()
+            .zip(["--listen", "--admin", "--trust-domain", "--cluster-domain"])
+        {
+            assert!(
+                errors.iter().any(|one| one.starts_with(error)),
+                "{flag}: {errors:#?}"
+            );
         }
     }
 

@@ -51,7 +51,8 @@ pub async fn renew(
     mut due: SystemTime,
 ) {
     loop {
-        tokio::time::sleep(CHECK_INTERVAL.min(due.duration_since(SystemTime::now()).unwrap_or_default())).await;
+        tokio::time::sleep(CHECK_INTERVAL.min(due.duration_since(SystemTime::now()).unwrap_or_default()))
+            .await;
         if SystemTime::now() < due {
             continue;
         }

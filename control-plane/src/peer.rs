@@ -28,7 +28,10 @@ pub struct Identity {
 pub(crate) fn authenticated<T>(request: &Request<T>) -> Result<(Account, SocketAddr), Status> {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.ok_or_else(|| Status::internal("the connection's other end is not known"))?;
-    let identity = peer.identity.as_ref().ok_or_else(|| Status::unauthenticated(NO_CERTIFICATE))?;
+    let identity = peer
+        .identity
+        .as_ref()
+        .ok_or_else(|| Status::unauthenticated(NO_CERTIFICATE))?;
     Ok((identity.account.clone(), peer.address))
 }
 

@@ -52,9 +52,18 @@ impl Registrations {
         let registration = self.registration(account, peer, said).await?;
         let address = registration.address;
         let asked = |answer| Command::Register(Box::new(registration), answer);
-        let heartbeat = self.publisher.ask(asked).await.map_err(ending)?.map_err(|error| refused(&error))?;
+        let heartbeat = self
+            .publisher
+            .ask(asked)
+            .await
+            .map_err(ending)?
+            .map_err(|error| refused(&error))?;
         // A client that is gone is noticed by reading.
-        let _ = responses.send(Ok(RegisterResponse { address: address.to_string() })).await;
+        let _ = responses
+            .send(Ok(RegisterResponse {
+                address: address.to_string(),
+            }))
+            .await;
         self.listen(heartbeat, &mut messages).await
     }
 
@@ -65,7 +74,11 @@ impl Registrations {
         messages: &mut Streaming<RegisterRequest>,
     ) -> Result<(), Status> {
         let (last, ended) = loop {
-            match messages.message().await.map(|message| message.and_then(|message| message.message)) {
+            match messages
+                .message()
+                .await
+                .map(|message| message.and_then(|message| message.message))
+            {
                 Ok(Some(Message::Health(health))) => {
                     let command = Command::Health(heartbeat, health.healthy);
                     self.publisher.send(command).await.map_err(ending)?;
@@ -97,7 +110,9 @@ impl Registrations {
             token: bearer.account,
             granted: bearer.services,
             address: peer.ip().to_canonical(),
-            ports: ports.map(|port| (port.service, port.service_port, port.listen_port)).collect(),
+            ports: ports
+                .map(|port| (port.service, port.service_port, port.listen_port))
+                .collect(),
             labels: said.labels,
             zone: said.zone,
             healthy: said.healthy,
@@ -136,8 +151,9 @@ fn refused(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::NodeId(_) | Refusal::Port(_) | Refusal::NoPorts => Status::invalid_argument(message),
         Refusal::TooMany { .. } => Status::resource_exhausted(message),
-        Refusal::Namespace { .. } | Refusal::Token { .. } | Refusal::NotGranted { .. } | Refusal::Taken { .. } => {
-            Status::permission_denied(message)
-        }
+        Refusal::Namespace { .. }
+        | Refusal::Token { .. }
+        | Refusal::NotGranted { .. }
+        | Refusal::Taken { .. } => Status::permission_denied(message),
     }
 }

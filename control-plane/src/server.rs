@@ -85,8 +85,14 @@ impl Server {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         let tasks = TaskTracker::new();
-        while let Some(Ok(permit)) = self.ending.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await {
-            let Some(accepted) = self.ending.run_until_cancelled(accept(&listener)).await else { break };
+        while let Some(Ok(permit)) = self
+            .ending
+            .run_until_cancelled(Arc::clone(&connections).acquire_owned())
+            .await
+        {
+            let Some(accepted) = self.ending.run_until_cancelled(accept(&listener)).await else {
+                break;
+            };
             let (stream, address) = accepted;
             let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
                 metrics::counter!("weft_control_plane_connections_refused_total").increment(1);
@@ -156,12 +162,15 @@ impl Server {
 
 /// The next connection, whatever happens to the listener meanwhile.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut told = false;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted now; is the limit of open files too low?");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "no connection can be accepted now; is the limit of open files too low?");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -171,13 +180,18 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// Whether an error of `accept` is about the connection that was to be accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// Who a handshake proved the client to be.
 fn identity(stream: &TlsStream<TcpStream>) -> Result<Option<Identity>, String> {
     let (_, session) = stream.get_ref();
-    let Some(certificates) = session.peer_certificates() else { return Ok(None) };
+    let Some(certificates) = session.peer_certificates() else {
+        return Ok(None);
+    };
     let details = tls::peer(certificates).map_err(|error| error.to_string())?;
     Ok(Some(Identity {
         account: Account::new(details.id.namespace(), details.id.service_account()),
@@ -202,7 +216,9 @@ async fn answer(
 fn check(identity: Option<&Identity>, now: SystemTime) -> Result<(), Status> {
     let identity = identity.ok_or_else(|| Status::unauthenticated(NO_CERTIFICATE))?;
     if now > identity.not_after {
-        return Err(Status::unauthenticated("the connection's client certificate has expired; connect anew"));
+        return Err(Status::unauthenticated(
+            "the connection's client certificate has expired; connect anew",
+        ));
     }
     Ok(())
 }

@@ -34,7 +34,9 @@ pub enum StateError {
 /// What was kept; nothing on the first start.
 pub fn load(state_dir: &Path) -> Result<Vec<Saved>, StateError> {
     let path = state_dir.join(FILE);
-    let Some(bytes) = files::read(&path)? else { return Ok(Vec::new()) };
+    let Some(bytes) = files::read(&path)? else {
+        return Ok(Vec::new());
+    };
     serde_json::from_slice(&bytes).map_err(|source| StateError::Content { path, source })
 }
 

@@ -62,7 +62,7 @@ mod tests {
             service_account: "user".into(),
             audience: AUDIENCE.into(),
             services: vec!["user".into()],
-            expires_at: SystemTime::now() + Duration::from_secs(60),
+            expires_at: SystemTime::now() + Duration::from_mins(1),
         }
     }
 
@@ -75,7 +75,12 @@ mod tests {
         assert_eq!(bearer.services, ["user"]);
         let other = SigningKey::generate().unwrap().sign(&claims()).unwrap();
         assert!(checker.check(&other).await.is_err());
-        let stranger = key.sign(&Claims { audience: "other".into(), ..claims() }).unwrap();
+        let stranger = key
+            .sign(&Claims {
+                audience: "other".into(),
+                ..claims()
+            })
+            .unwrap();
         assert!(checker.check(&stranger).await.is_err());
     }
 }

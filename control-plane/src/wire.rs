@@ -54,7 +54,10 @@ pub fn delta_request(message: DeltaDiscoveryRequest) -> Result<Asked, Status> {
             held: held.map(|(name, version)| (name.into(), version)).collect(),
         },
     };
-    Ok(Asked { node: message.node.map(introduction), request })
+    Ok(Asked {
+        node: message.node.map(introduction),
+        request,
+    })
 }
 
 /// A state-of-the-world request.
@@ -65,7 +68,10 @@ pub fn full_request(message: DiscoveryRequest) -> Result<Asked, Status> {
         rejection: message.error_detail.map(rejection),
         names: Names::All(names(message.resource_names)),
     };
-    Ok(Asked { node: message.node.map(introduction), request })
+    Ok(Asked {
+        node: message.node.map(introduction),
+        request,
+    })
 }
 
 /// A delta response.
@@ -91,7 +97,9 @@ pub fn full_response(response: Response) -> DiscoveryResponse {
     let resources = response.resources.iter();
     DiscoveryResponse {
         version_info: response.version.to_string(),
-        resources: resources.map(|(_, content)| any(response.kind, &content.body)).collect(),
+        resources: resources
+            .map(|(_, content)| any(response.kind, &content.body))
+            .collect(),
         type_url: type_url(response.kind).to_owned(),
         nonce: response.nonce,
         ..DiscoveryResponse::default()
@@ -120,7 +128,10 @@ fn kind(url: &str) -> Result<Kind, Status> {
 }
 
 fn any(kind: Kind, body: &[u8]) -> Any {
-    Any { type_url: type_url(kind).to_owned(), value: body.to_vec() }
+    Any {
+        type_url: type_url(kind).to_owned(),
+        value: body.to_vec(),
+    }
 }
 
 fn names(names: Vec<String>) -> Vec<Name> {
@@ -128,17 +139,26 @@ fn names(names: Vec<String>) -> Vec<Name> {
 }
 
 fn introduction(node: Node) -> Introduction {
-    let listen = node.metadata.and_then(|metadata| match metadata.fields.get(LISTEN_KEY)?.kind.as_ref()? {
-        value::Kind::StringValue(text) => text.parse().ok(),
-        _ => None,
-    });
-    Introduction { id: node.id, user_agent: node.user_agent_name, listen }
+    let listen = node
+        .metadata
+        .and_then(|metadata| match metadata.fields.get(LISTEN_KEY)?.kind.as_ref()? {
+            value::Kind::StringValue(text) => text.parse().ok(),
+            _ => None,
+        });
+    Introduction {
+        id: node.id,
+        user_agent: node.user_agent_name,
+        listen,
+    }
 }
 
 /// A NACK. Its details may list what was rejected; details of other types, or malformed ones, say nothing, so that the
 /// whole response counts as rejected.
 fn rejection(status: rpc::Status) -> Rejection {
-    let details = status.details.iter().filter(|detail| detail.type_url.ends_with(REJECTED_TYPE));
+    let details = status
+        .details
+        .iter()
+        .filter(|detail| detail.type_url.ends_with(REJECTED_TYPE));
     let lists = details.filter_map(|detail| RejectedResources::decode(&*detail.value).ok());
     let resources = lists.flat_map(|list| list.resources);
     Rejection {
@@ -161,9 +181,15 @@ mod tests {
     #[test]
     fn a_listed_rejection_reads_back() {
         let list = RejectedResources {
-            resources: vec![RejectedResource { name: "a".into(), reason: "no".into() }],
+            resources: vec![RejectedResource {
+                name: "a".into(),
+                reason: "no".into(),
+            }],
         };
-        let other = Any { type_url: "type.googleapis.com/other".into(), value: vec![1, 2, 3] };
+        let other = Any {
+            type_url: "type.googleapis.com/other".into(),
+            value: vec![1, 2, 3],
+        };
         let status = rpc::Status {
             code: 3,
             message: "bad".into(),
@@ -177,23 +203,50 @@ mod tests {
         };
         let asked = delta_request(message.clone()).unwrap();
         assert_eq!(asked.request.nonce, "7");
-        assert_eq!(asked.request.rejection.unwrap().resources, [("a".into(), "no".to_owned())]);
-        let garbled = Any { type_url: format!("x{REJECTED_TYPE}"), value: vec![0xff] };
-        let status = rpc::Status { details: vec![other, garbled], ..rpc::Status::default() };
-        let message = DeltaDiscoveryRequest { error_detail: Some(status), ..message };
-        assert!(delta_request(message).unwrap().request.rejection.unwrap().resources.is_empty());
+        assert_eq!(
+            asked.request.rejection.unwrap().resources,
+            [("a".into(), "no".to_owned())]
+        );
+        let garbled = Any {
+            type_url: format!("x{REJECTED_TYPE}"),
+            value: vec![0xff],
+        };
+        let status = rpc::Status {
+            details: vec![other, garbled],
+            ..rpc::Status::default()
+        };
+        let message = DeltaDiscoveryRequest {
+            error_detail: Some(status),
+            ..message
+        };
+        assert!(
+            delta_request(message)
+                .unwrap()
+                .request
+                .rejection
+                .unwrap()
+                .resources
+                .is_empty()
+        );
     }
 
     #[test]
     fn envoy_says_where_it_listens() {
-        let text = Value { kind: Some(value::Kind::StringValue("127.0.0.1:15001".into())) };
+        let text = Value {
+            kind: Some(value::Kind::StringValue("127.0.0.1:15001".into())),
+        };
         let node = Node {
             id: "shop/sa/user".into(),
             user_agent_name: "envoy".into(),
-            metadata: Some(Struct { fields: HashMap::from([(LISTEN_KEY.into(), text)]).into_iter().collect() }),
+            metadata: Some(Struct {
+                fields: HashMap::from([(LISTEN_KEY.into(), text)]).into_iter().collect(),
+            }),
             ..Node::default()
         };
-        assert_eq!(introduction(node).listen, Some("127.0.0.1:15001".parse().unwrap()));
+        assert_eq!(
+            introduction(node).listen,
+            Some("127.0.0.1:15001".parse().unwrap())
+        );
     }
 
     #[test]
@@ -206,7 +259,10 @@ mod tests {
 
     #[test]
     fn a_response_carries_names_versions_and_bodies() {
-        let content = Content { version: Version::of("v"), body: b"body".as_slice().into() };
+        let content = Content {
+            version: Version::of("v"),
+            body: b"body".as_slice().into(),
+        };
         let response = Response {
             kind: Kind::Route,
             nonce: "1".into(),
@@ -217,7 +273,10 @@ mod tests {
         let delta = delta_response(response.clone());
         assert_eq!(delta.resources[0].version, content.version.to_string());
         assert_eq!(delta.resources[0].resource.as_ref().unwrap().value, b"body");
-        assert_eq!((delta.removed_resources, delta.nonce), (vec!["gone".to_owned()], "1".to_owned()));
+        assert_eq!(
+            (delta.removed_resources, delta.nonce),
+            (vec!["gone".to_owned()], "1".to_owned())
+        );
         let full = full_response(response);
         assert_eq!(full.resources[0].type_url, types::ROUTE);
         assert_eq!(full.version_info, Version::of("all").to_string());

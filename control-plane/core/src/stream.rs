@@ -120,7 +120,8 @@ pub struct Rejection {
 pub struct Interest {
     /// Names to look up and to follow: each is answered by [`Session::update`].
     pub subscribe: Vec<Name>,
-    /// Names to follow no longer.
+    /// Names to follow no longer. While everything of the type is followed, each is answered by [`Session::update`] too:
+    /// it may be a part of everything.
     pub unsubscribe: Vec<Name>,
     /// Follow everything of this type from now on (answered by [`Session::all`]), or no longer.
     pub wildcard: Option<bool>,

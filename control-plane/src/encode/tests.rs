@@ -36,7 +36,7 @@ fn cluster_value() -> value::Cluster {
         outlier: Some(value::Outlier {
             consecutive_failures: 5,
             base_ejection: Duration::from_secs(10),
-            max_ejection: Duration::from_secs(300),
+            max_ejection: Duration::from_mins(5),
             max_ejection_percent: 50,
         }),
         endpoint_breaker: Some(value::Breaker {
@@ -174,11 +174,7 @@ fn a_changed_encoding_raises_the_revision() {
             hasher.update(encoded.map(|any| any.encode_to_vec()).unwrap_or_default());
         }
     }
-    let fingerprint: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let fingerprint = format!("{:x}", hasher.finalize());
     assert_eq!(
         (ENCODING_REVISION, fingerprint.as_str()),
         GOLDEN,

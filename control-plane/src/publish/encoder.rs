@@ -31,7 +31,10 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(trust_domain: Name) -> Self {
-        Self { trust_domain, encoded: BTreeMap::new() }
+        Self {
+            trust_domain,
+            encoded: BTreeMap::new(),
+        }
     }
 
     /// The content of a resource as a client of `dialect` gets it under `name`; `None`: for it there is none.
@@ -52,9 +55,17 @@ impl Encoder {
             return encoded.content.clone();
         }
         let content = encode(value, &form, &self.trust_domain);
-        let encoded = Encoded { of: value.version, content: content.clone() };
+        let encoded = Encoded {
+            of: value.version,
+            content: content.clone(),
+        };
         forms.insert(form, encoded);
         content
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
     }
 
     /// Nobody follows it any longer.
@@ -65,8 +76,21 @@ impl Encoder {
 
 fn encode(value: &Versioned, form: &Form, trust_domain: &Name) -> Option<Content> {
     let (dialect, name, listen) = form;
-    let context = Context { trust_domain, listen: *listen };
+    let context = Context {
+        trust_domain,
+        listen: *listen,
+    };
     let any = encode::encode(name, &value.resource, *dialect, &context)?;
-    let parts = (value.version, dialect.as_str(), &**name, listen, &**trust_domain, ENCODING_REVISION);
-    Some(Content { version: Version::of(&parts), body: any.value.into() })
+    let parts = (
+        value.version,
+        dialect.as_str(),
+        &**name,
+        listen,
+        &**trust_domain,
+        ENCODING_REVISION,
+    );
+    Some(Content {
+        version: Version::of(&parts),
+        body: any.value.into(),
+    })
 }

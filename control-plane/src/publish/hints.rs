@@ -34,7 +34,9 @@ impl Used {
             return;
         }
         let account = client.account();
-        let Some(counts) = self.counts.get_mut(account) else { return };
+        let Some(counts) = self.counts.get_mut(account) else {
+            return;
+        };
         if let Some(count) = counts.get_mut(&key.name) {
             *count -= 1;
             if *count == 0 {
@@ -52,7 +54,13 @@ impl Used {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let event = |account: Account| Event::UsedBy {
             identity: settings.identity(&account.namespace, &account.name),
-            listeners: self.counts.get(&account).into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+            listeners: self
+                .counts
+                .get(&account)
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .cloned()
+                .collect(),
         };
         changed.map(event).collect()
     }

@@ -38,6 +38,12 @@ impl Mailbox {
         }
     }
 
+    /// Takes all there is.
+    #[cfg(test)]
+    pub(super) fn take_now(&self) -> News {
+        std::mem::take(&mut *self.lock())
+    }
+
     pub(super) fn put(&self, kind: Kind, name: Name, update: Update) {
         self.lock().updates.insert((kind, name), update);
         self.wake.notify_one();
@@ -75,7 +81,10 @@ mod tests {
         mailbox.put(Kind::Cluster, "b".into(), None);
         mailbox.put_all(Kind::Cluster, vec![("b".into(), content("2"))]);
         let news = mailbox.take().await;
-        assert_eq!(news.updates, BTreeMap::from([((Kind::Cluster, "a".into()), Some(content("1")))]));
+        assert_eq!(
+            news.updates,
+            BTreeMap::from([((Kind::Cluster, "a".into()), Some(content("1")))])
+        );
         assert_eq!(news.all[&Kind::Cluster], [("b".into(), content("2"))]);
         let waiting = tokio::time::timeout(std::time::Duration::ZERO, mailbox.take());
         assert!(waiting.await.is_err(), "there is nothing left");

@@ -8,12 +8,16 @@ use weft_control_plane_core::acks::{Holding, StreamId};
 use weft_control_plane_core::resource::Kind;
 use weft_control_plane_core::stream::Variant;
 
-use super::{State, Stream};
+use super::state::{State, Stream};
 
 impl State {
     /// `GET /clients`.
     pub(super) fn clients(&self) -> Value {
-        let clients: Vec<Value> = self.streams.iter().map(|(id, stream)| self.client(*id, stream)).collect();
+        let clients: Vec<Value> = self
+            .streams
+            .iter()
+            .map(|(id, stream)| self.client(*id, stream))
+            .collect();
         let workloads = self.registry.workloads().map(|(workload, connected)| {
             json!({
                 "node": workload.node.to_string(),
@@ -35,10 +39,18 @@ impl State {
         let account = stream.client.account();
         let mut resources: BTreeMap<Kind, Map<String, Value>> = BTreeMap::new();
         for ((kind, name), holding) in self.ledger.holdings(id) {
-            resources.entry(*kind).or_default().insert(name.to_string(), holding_json(holding));
+            resources
+                .entry(*kind)
+                .or_default()
+                .insert(name.to_string(), holding_json(holding));
         }
-        let resources = resources.into_iter().map(|(kind, names)| (format!("{kind:?}"), Value::Object(names)));
-        let since = stream.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let resources = resources
+            .into_iter()
+            .map(|(kind, names)| (format!("{kind:?}"), Value::Object(names)));
+        let since = stream
+            .since
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         json!({
             "node": stream.client.node().to_string(),
             "identity": &*self.catalog.settings().identity(&account.namespace, &account.name),
@@ -67,7 +79,8 @@ impl State {
             });
             json!({ "object": status.object.to_string(), "conditions": conditions.collect::<Vec<_>>() })
         });
-        let (problems, notices): (Vec<_>, Vec<_>) = self.problems.iter().partition(|problem| problem.is_error());
+        let (problems, notices): (Vec<_>, Vec<_>) =
+            self.problems.iter().partition(|problem| problem.is_error());
         json!({ "objects": objects.collect::<Vec<_>>(), "problems": problems, "notices": notices })
     }
 }

@@ -154,9 +154,8 @@ impl Subscriptions {
                 if self.wildcard == Wildcard::Off {
                     self.forget(name);
                 } else {
-                    entry.explicit = false;
                     entry.sent = Held::Unknown;
-                    self.judge(name);
+                    self.leave_to_everything(name);
                 }
             }
         }
@@ -212,8 +211,8 @@ impl Subscriptions {
         for name in dropped {
             if self.wildcard == Wildcard::Off {
                 self.forget(&name);
-            } else if let Some(entry) = self.entries.get_mut(&name) {
-                entry.explicit = false;
+            } else {
+                self.leave_to_everything(&name);
             }
             turn.interest.unsubscribe.push(name);
         }
@@ -476,6 +475,17 @@ impl Subscriptions {
         for name in implied {
             self.forget(&name);
         }
+    }
+
+    /// A name isn't asked for by itself any longer. Whether it is a part of everything is the catalog's to say.
+    fn leave_to_everything(&mut self, name: &Name) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.explicit = false;
+            if !matches!(std::mem::take(&mut entry.latest), Latest::Pending) {
+                self.pending += 1;
+            }
+        }
+        self.judge(name);
     }
 
     /// Something that was rejected has changed: what was only rejected along with it is offered again.

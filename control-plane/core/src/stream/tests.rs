@@ -262,6 +262,13 @@ fn a_name_left_to_everything_is_answered_once_more() {
     };
     unsubscribe.extend([name("a"), name("b")]);
     session.request(request).unwrap();
+    assert_eq!(
+        session.next_response(),
+        None,
+        "whether they are a part of everything is the catalog's to say"
+    );
+    session.update(Kind::Cluster, &name("a"), Some(content(1)));
+    session.update(Kind::Cluster, &name("b"), None);
     let responses = drain(&mut session);
     assert_eq!(names_of(&responses[0]), ["a"]);
     assert_eq!(responses[1].removed, [name("b")]);
