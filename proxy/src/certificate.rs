@@ -323,6 +323,3 @@ pub fn read_token(path: &Path) -> Result<String, SignError> {
         .then_some(token)
         .ok_or_else(|| SignError::NoToken(path.to_owned()))
 }
-
-#[cfg(test)]
-mod tests;

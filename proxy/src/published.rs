@@ -88,9 +88,14 @@ impl Published {
         self.identity.load_full()
     }
 
+    /// Changes with every published identity.
+    pub fn identity_changes(&self) -> watch::Receiver<u64> {
+        self.identities.subscribe()
+    }
+
     /// Our identity, as soon as there is one.
     pub async fn identified(&self) -> Arc<Identity> {
-        let mut identities = self.identities.subscribe();
+        let mut identities = self.identity_changes();
         loop {
             if let Some(identity) = self.identity() {
                 return identity;
@@ -216,9 +221,7 @@ mod tests {
     async fn no_answer_is_pending_after_the_wait_and_never_absent() {
         let (published, names) = Published::new();
         let start = tokio::time::Instant::now();
-        let found = published
-            .destination(&name("a:80"), Duration::from_mins(1))
-            .await;
+        let found = published.destination(&name("a:80"), Duration::from_mins(1)).await;
         assert!(matches!(found, Lookup::Pending));
         assert_eq!(start.elapsed(), MAX_WAIT, "no wait is longer");
         drop(names);

@@ -41,6 +41,8 @@ const SAVE_DELAY: Duration = Duration::from_millis(250);
 const USE_INTERVAL: Duration = Duration::from_mins(1);
 /// Requests on their way to the control plane.
 const MAX_QUEUED_REQUESTS: usize = 64;
+/// Names that are taken in together: linking anew for each of a flood of names would take long.
+const MAX_ASKED_AT_ONCE: usize = 256;
 /// How often unsent requests are tried again when that queue was full.
 const QUEUE_RETRY: Duration = Duration::from_millis(50);
 /// Largest response, in bytes.
@@ -75,7 +77,7 @@ pub struct Inputs {
 }
 
 enum Event {
-    Asked(Name),
+    Asked(Vec<Name>),
     Report(ReportRequest),
     Minute,
     Save,
@@ -222,8 +224,9 @@ impl Client {
 
     async fn event(&mut self) -> Event {
         let (save_at, resend_at) = (self.save_at, self.resend_at);
+        let mut names = Vec::new();
         tokio::select! {
-            Some(name) = self.inputs.asked.recv() => Event::Asked(name),
+            1.. = self.inputs.asked.recv_many(&mut names, MAX_ASKED_AT_ONCE) => Event::Asked(names),
             Some(request) = self.inputs.reports.recv() => Event::Report(request),
             _ = self.minute.tick() => Event::Minute,
             () = at(save_at) => Event::Save,
@@ -233,7 +236,7 @@ impl Client {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Asked(name) => self.state.ask(&name),
+            Event::Asked(names) => self.state.ask(&names),
             Event::Minute => self.state.minute(),
             Event::Save => self.save(),
             Event::Resend => self.resend_at = None,

@@ -125,11 +125,12 @@ impl State {
         });
     }
 
-    /// Somebody asks for a destination.
-    pub fn ask(&mut self, name: &Name) {
+    /// Somebody asks for these destinations.
+    pub fn ask(&mut self, names: &[Name]) {
         let subscription = &self.subscription;
         let is_absent = |name: &Name| subscription.known(Kind::Listener, name) == Known::Absent;
-        if self.wants.ask(name, is_absent) {
+        let new = names.iter().filter(|name| self.wants.ask(name, is_absent)).count();
+        if new > 0 {
             self.relink();
         }
     }

@@ -148,9 +148,9 @@ fn hints_and_questions_lead_to_subscriptions_and_disuse_ends_them() {
     fixture.requests();
     fixture.receive(types::HINTS, vec![("hints/shop/user-1", "1", hints(&["a.b.svc.cluster.local:80"]))], &[]);
     assert_eq!(fixture.names().0, set(["a.b.svc.cluster.local:80"]));
-    fixture.state.ask(&"c.b.svc.cluster.local:80".into());
+    fixture.state.ask(&["c.b.svc.cluster.local:80".into()]);
     assert_eq!(fixture.names().0, set(["c.b.svc.cluster.local:80"]));
-    fixture.state.ask(&"c.b.svc.cluster.local:80".into());
+    fixture.state.ask(&["c.b.svc.cluster.local:80".into()]);
     assert!(fixture.requests().is_empty());
     for _ in 0..=super::super::wants::MAX_IDLE_MINUTES {
         fixture.published.load().lookup("c.b.svc.cluster.local:80");
