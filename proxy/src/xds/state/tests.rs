@@ -1,7 +1,9 @@
 use prost::Message;
 use weft_xds_proto::envoy::config::core::v3::{DataSource, Metadata, data_source};
 use weft_xds_proto::envoy::config::listener::v3::Listener;
-use weft_xds_proto::envoy::extensions::transport_sockets::tls::v3::{CertificateValidationContext, Secret, secret};
+use weft_xds_proto::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, Secret, secret,
+};
 use weft_xds_proto::envoy::service::discovery::v3::Resource as Sent;
 use weft_xds_proto::weft::{Hints, Inbound, InboundPort};
 
@@ -28,7 +30,12 @@ impl Fixture {
         };
         let domain = "cluster.local".parse().unwrap();
         let state = State::new(&always, domain, Arc::clone(&published), health.clone(), sender);
-        Self { state, published, health, roots }
+        Self {
+            state,
+            published,
+            health,
+            roots,
+        }
     }
 
     fn connected(inbound: bool, binds: &[&str]) -> Self {
@@ -44,8 +51,17 @@ impl Fixture {
     /// All names subscribed to and unsubscribed from in what is to be sent now.
     fn names(&mut self) -> (BTreeSet<String>, BTreeSet<String>) {
         let requests = self.requests();
-        let subscribe = requests.iter().flat_map(|r| r.resource_names_subscribe.clone()).collect();
-        (subscribe, requests.iter().flat_map(|r| r.resource_names_unsubscribe.clone()).collect())
+        let subscribe = requests
+            .iter()
+            .flat_map(|r| r.resource_names_subscribe.clone())
+            .collect();
+        (
+            subscribe,
+            requests
+                .iter()
+                .flat_map(|r| r.resource_names_unsubscribe.clone())
+                .collect(),
+        )
     }
 
     fn receive(&mut self, type_url: &str, resources: Vec<(&str, &str, Any)>, removed: &[&str]) -> bool {
@@ -71,15 +87,25 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 
 fn hints(listeners: &[&str]) -> Any {
     let listeners = listeners.iter().map(ToString::to_string).collect();
-    pack_any(Hints { name: names::hints(NODE), listeners })
+    pack_any(Hints {
+        name: names::hints(NODE),
+        listeners,
+    })
 }
 
 fn inbound() -> Any {
-    let ports = vec![InboundPort { port: 15_006, protocol: 1, ..InboundPort::default() }];
+    let ports = vec![InboundPort {
+        port: 15_006,
+        protocol: 1,
+        ..InboundPort::default()
+    }];
     let metadata = [(names::METADATA_KEY.to_owned(), pack_any(Inbound { ports }))];
     pack_any(Listener {
         name: names::inbound(NODE),
-        metadata: Some(Metadata { typed_filter_metadata: metadata.into(), ..Metadata::default() }),
+        metadata: Some(Metadata {
+            typed_filter_metadata: metadata.into(),
+            ..Metadata::default()
+        }),
         ..Listener::default()
     })
 }
@@ -92,7 +118,10 @@ fn trust() -> Any {
         specifier: Some(data_source::Specifier::InlineBytes(root.pem().into_bytes())),
         ..DataSource::default()
     };
-    let context = CertificateValidationContext { trusted_ca: Some(trusted_ca), ..Default::default() };
+    let context = CertificateValidationContext {
+        trusted_ca: Some(trusted_ca),
+        ..Default::default()
+    };
     pack_any(Secret {
         name: "spiffe://cluster.local".into(),
         r#type: Some(secret::Type::ValidationContext(context)),
@@ -120,13 +149,28 @@ fn ready_when_everything_needed_is_known_either_way() {
     let mut fixture = Fixture::connected(true, &["gone.shop.svc.cluster.local:80"]);
     fixture.requests();
     assert!(fixture.receive(types::SECRET, vec![("spiffe://cluster.local", "1", trust())], &[]));
-    assert!(fixture.receive(types::LISTENER, vec![("inbound/shop/user-1", "1", inbound())], &[]));
+    assert!(fixture.receive(
+        types::LISTENER,
+        vec![("inbound/shop/user-1", "1", inbound())],
+        &[]
+    ));
     assert!(!fixture.health.is_ready());
     assert!(fixture.receive(types::LISTENER, vec![], &["gone.shop.svc.cluster.local:80"]));
-    assert!(fixture.health.is_ready(), "to know that something doesn't exist is to know");
+    assert!(
+        fixture.health.is_ready(),
+        "to know that something doesn't exist is to know"
+    );
     let view = fixture.published.load();
-    assert!(view.snapshot.inbound.as_ref().is_some_and(|inbound| inbound.ports.contains_key(&15_006)));
-    assert!(matches!(view.lookup("gone.shop.svc.cluster.local:80"), Lookup::Absent));
+    assert!(
+        view.snapshot
+            .inbound
+            .as_ref()
+            .is_some_and(|inbound| inbound.ports.contains_key(&15_006))
+    );
+    assert!(matches!(
+        view.lookup("gone.shop.svc.cluster.local:80"),
+        Lookup::Absent
+    ));
 }
 
 #[test]
@@ -134,7 +178,11 @@ fn roots_are_handed_on_once_per_change() {
     let mut fixture = Fixture::connected(false, &[]);
     fixture.requests();
     let bundle = trust();
-    fixture.receive(types::SECRET, vec![("spiffe://cluster.local", "1", bundle.clone())], &[]);
+    fixture.receive(
+        types::SECRET,
+        vec![("spiffe://cluster.local", "1", bundle.clone())],
+        &[],
+    );
     assert!(fixture.roots.has_changed().unwrap() && fixture.roots.borrow_and_update().is_some());
     fixture.receive(types::SECRET, vec![("spiffe://cluster.local", "2", bundle)], &[]);
     assert!(!fixture.roots.has_changed().unwrap());
@@ -146,7 +194,11 @@ fn roots_are_handed_on_once_per_change() {
 fn hints_and_questions_lead_to_subscriptions_and_disuse_ends_them() {
     let mut fixture = Fixture::connected(false, &[]);
     fixture.requests();
-    fixture.receive(types::HINTS, vec![("hints/shop/user-1", "1", hints(&["a.b.svc.cluster.local:80"]))], &[]);
+    fixture.receive(
+        types::HINTS,
+        vec![("hints/shop/user-1", "1", hints(&["a.b.svc.cluster.local:80"]))],
+        &[],
+    );
     assert_eq!(fixture.names().0, set(["a.b.svc.cluster.local:80"]));
     fixture.state.ask(&["c.b.svc.cluster.local:80".into()]);
     assert_eq!(fixture.names().0, set(["c.b.svc.cluster.local:80"]));
@@ -156,15 +208,24 @@ fn hints_and_questions_lead_to_subscriptions_and_disuse_ends_them() {
         fixture.published.load().lookup("c.b.svc.cluster.local:80");
         fixture.state.minute();
     }
-    assert_eq!(fixture.names(), (BTreeSet::new(), set(["a.b.svc.cluster.local:80"])));
+    assert_eq!(
+        fixture.names(),
+        (BTreeSet::new(), set(["a.b.svc.cluster.local:80"]))
+    );
 }
 
 #[test]
 fn a_bad_resource_is_refused_by_name_and_the_others_apply() {
     let mut fixture = Fixture::connected(true, &["a.b.svc.cluster.local:80"]);
     fixture.requests();
-    let broken = Any { type_url: types::LISTENER.into(), value: vec![0xff; 9] };
-    let resources = vec![("inbound/shop/user-1", "1", inbound()), ("a.b.svc.cluster.local:80", "1", broken)];
+    let broken = Any {
+        type_url: types::LISTENER.into(),
+        value: vec![0xff; 9],
+    };
+    let resources = vec![
+        ("inbound/shop/user-1", "1", inbound()),
+        ("a.b.svc.cluster.local:80", "1", broken),
+    ];
     assert!(fixture.receive(types::LISTENER, resources, &[]));
     let answer = fixture.requests().remove(0);
     assert_eq!(answer.response_nonce, "n");
@@ -181,14 +242,23 @@ fn a_bad_resource_is_refused_by_name_and_the_others_apply() {
     assert_eq!(report["resources"][0]["acked_version"], "1");
     fixture.receive(types::LISTENER, vec![], &["a.b.svc.cluster.local:80"]);
     fixture.receive(types::HINTS, vec![("hints/shop/user-1", "1", inbound())], &[]);
-    assert!(fixture.state.report()["rejected"][0]["nack_reason"].as_str().unwrap().contains("own name"));
+    assert!(
+        fixture.state.report()["rejected"][0]["nack_reason"]
+            .as_str()
+            .unwrap()
+            .contains("own name")
+    );
 }
 
 #[test]
 fn a_type_nobody_asked_for_changes_nothing() {
     let mut fixture = Fixture::connected(false, &[]);
     fixture.requests();
-    assert!(!fixture.receive("type.googleapis.com/google.protobuf.Empty", vec![("x", "1", hints(&[]))], &["y"]));
+    assert!(!fixture.receive(
+        "type.googleapis.com/google.protobuf.Empty",
+        vec![("x", "1", hints(&[]))],
+        &["y"]
+    ));
     assert!(fixture.requests().is_empty());
 }
 
@@ -196,11 +266,23 @@ fn a_type_nobody_asked_for_changes_nothing() {
 fn what_was_saved_is_in_force_at_once_and_claimed_to_the_control_plane() {
     let mut before = Fixture::connected(true, &[]);
     before.requests();
-    before.receive(types::SECRET, vec![("spiffe://cluster.local", "s1", trust())], &[]);
-    before.receive(types::LISTENER, vec![("inbound/shop/user-1", "l1", inbound())], &[]);
+    before.receive(
+        types::SECRET,
+        vec![("spiffe://cluster.local", "s1", trust())],
+        &[],
+    );
+    before.receive(
+        types::LISTENER,
+        vec![("inbound/shop/user-1", "l1", inbound())],
+        &[],
+    );
     let mut saved = before.state.saved();
     assert_eq!(saved.len(), 2);
-    saved.push(Saved { name: "broken".into(), version: "1".into(), body: Any::default() });
+    saved.push(Saved {
+        name: "broken".into(),
+        version: "1".into(),
+        body: Any::default(),
+    });
 
     let mut after = Fixture::new(true, &[]);
     after.state.restore(saved);
@@ -209,7 +291,13 @@ fn what_was_saved_is_in_force_at_once_and_claimed_to_the_control_plane() {
     assert!(after.roots.has_changed().unwrap());
     after.state.subscription().on_connected();
     let requests = after.requests();
-    let versions: Vec<_> = requests.iter().flat_map(|r| r.initial_resource_versions.clone()).collect();
+    let versions: Vec<_> = requests
+        .iter()
+        .flat_map(|r| r.initial_resource_versions.clone())
+        .collect();
     let expected = [("spiffe://cluster.local", "s1"), ("inbound/shop/user-1", "l1")];
-    assert_eq!(versions, expected.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    assert_eq!(
+        versions,
+        expected.map(|(name, version)| (name.to_owned(), version.to_owned()))
+    );
 }
