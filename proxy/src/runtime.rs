@@ -97,7 +97,7 @@ pub fn spawn(
     Ok(())
 }
 
-/// Data workers where the settings say nothing: the CPU limit rounded up, at most [`MAX_DEFAULT_WORKERS`].
+/// Data workers where the settings say nothing: the CPU limit rounded up, at most 4.
 pub fn default_workers() -> usize {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     // The standard library knows the limit too, but rounds it down.
