@@ -54,13 +54,20 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let address = endpoint.address;
     let connecting = async {
-        let tcp = socket::connect(address).await.map_err(|error| DialError::Refused(address, error))?;
+        let tcp = socket::connect(address)
+            .await
+            .map_err(|error| DialError::Refused(address, error))?;
         match &endpoint.identity {
-            None => Ok(Dialled { stream: tcp.into(), expires: None }),
+            None => Ok(Dialled {
+                stream: tcp.into(),
+                expires: None,
+            }),
             Some(identity) => handshake(worker, tcp, address, identity, protocol).await,
         }
     };
-    timeout(limit, connecting).await.unwrap_or(Err(DialError::Timeout(address, limit)))
+    timeout(limit, connecting)
+        .await
+        .unwrap_or(Err(DialError::Timeout(address, limit)))
 }
 
 async fn handshake(
@@ -71,7 +78,10 @@ async fn handshake(
     protocol: &'static [u8],
 ) -> Result<Dialled, DialError> {
     let refused = |error: io::Error| DialError::Tls(address, expected.to_owned(), error);
-    let own = worker.published.identity().ok_or(DialError::NoIdentity(address))?;
+    let own = worker
+        .published
+        .identity()
+        .ok_or(DialError::NoIdentity(address))?;
     let id: SpiffeId = expected
         .parse()
         .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
@@ -84,12 +94,18 @@ async fn handshake(
     let stream = connector.connect(tls::unnamed(), tcp).await.map_err(refused)?;
     let session = stream.get_ref().1;
     if session.alpn_protocol() != Some(protocol) {
-        return Err(refused(io::Error::new(io::ErrorKind::Unsupported, "it does not speak the mesh's protocol")));
+        return Err(refused(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "it does not speak the mesh's protocol",
+        )));
     }
     let peer = session.peer_certificates().unwrap_or_default();
     let peer = tls::peer(peer).map_err(|error| refused(io::Error::other(error)))?;
     let expires = worker.at(own.leaf.not_after().min(peer.not_after));
-    Ok(Dialled { stream: stream.into(), expires: Some(expires) })
+    Ok(Dialled {
+        stream: stream.into(),
+        expires: Some(expires),
+    })
 }
 
 /// How far away a moment of the wall clock is; zero when it is past.

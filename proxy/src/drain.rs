@@ -87,7 +87,10 @@ pub struct HeadClock {
 impl Tracker {
     /// A tracker that adds its running exchanges to `running`, which other threads may read.
     pub fn new(running: Arc<AtomicUsize>) -> Rc<Self> {
-        Rc::new(Self { running, ..Self::default() })
+        Rc::new(Self {
+            running,
+            ..Self::default()
+        })
     }
 
     /// A new connection.
@@ -133,7 +136,10 @@ impl Tracker {
     }
 
     fn signal_all(&self, signal: Signal) {
-        self.connections.borrow().values().for_each(|state| state.raise(signal));
+        self.connections
+            .borrow()
+            .values()
+            .for_each(|state| state.raise(signal));
     }
 
     /// To be called once a second: advances the clock and ends connections whose time is up.
@@ -145,7 +151,11 @@ impl Tracker {
             if head != 0 && now - (head - 1) > HEAD_TIMEOUT {
                 state.raise(Signal::Abort);
             } else if state.busy.get() == 0 && now - state.idle_since.get() > IDLE_TIMEOUT {
-                state.raise(if state.used.get() { Signal::Finish } else { Signal::Abort });
+                state.raise(if state.used.get() {
+                    Signal::Finish
+                } else {
+                    Signal::Abort
+                });
             }
         }
     }
@@ -226,7 +236,10 @@ impl Tracked {
 
     /// For the transport beneath HTTP/1.
     pub fn head_clock(&self) -> HeadClock {
-        HeadClock { state: Rc::clone(&self.state), second: Rc::clone(&self.second) }
+        HeadClock {
+            state: Rc::clone(&self.state),
+            second: Rc::clone(&self.second),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
 use weft_proxy_core::hygiene::clean_trailers;
-use weft_proxy_core::outcome::{End, Outcome, Reason, grpc_status};
+use weft_proxy_core::outcome::{End, Outcome, Reason, RetryDenied, grpc_status};
 use weft_proxy_core::resource::Name;
 use weft_proxy_core::time::Now;
 
@@ -69,7 +69,13 @@ pub struct Noted {
 
 impl Finish {
     /// An exchange that began at `started`.
-    pub fn new(worker: &Rc<Worker>, busy: Busy, started: Now, direction: Direction, protocol: Protocol) -> Self {
+    pub fn new(
+        worker: &Rc<Worker>,
+        busy: Busy,
+        started: Now,
+        direction: Direction,
+        protocol: Protocol,
+    ) -> Self {
         Self {
             worker: Rc::clone(worker),
             _busy: busy,
@@ -114,10 +120,13 @@ impl Finish {
     fn count(&self, outcome: &Outcome) {
         let elapsed = self.worker.now().since(self.started);
         if let Some(edge) = &self.edge {
-            edge.requests(self.protocol, self.meshed).count(outcome.is_failure(), elapsed);
+            edge.requests(self.protocol, self.meshed)
+                .count(outcome.is_failure(), elapsed);
             edge.count_retries(outcome.attempts.saturating_sub(1));
         }
-        let (Some(noted), Some(log)) = (&self.noted, self.worker.log_sink()) else { return };
+        let (Some(noted), Some(log)) = (&self.noted, self.worker.log_sink()) else {
+            return;
+        };
         log.write(&Record {
             direction: self.direction.label(),
             peer: noted.peer,
@@ -139,7 +148,7 @@ impl Finish {
                 End::DownstreamGone => "downstream_gone",
             },
             attempts: outcome.attempts,
-            retry_denied: outcome.retry_denied.map(|denied| denied.label()),
+            retry_denied: outcome.retry_denied.map(RetryDenied::label),
             duration_ms: elapsed.as_secs_f64() * 1e3,
             trace: noted.trace.as_deref(),
         });
@@ -187,13 +196,15 @@ impl Open {
         let Self { finish, judge, held } = self;
         drop(held);
         let outcome = match judge {
-            Judge::Exchange(mut exchange, target) => match finish.worker.step(&mut exchange, event, &target) {
-                Action::Done(outcome) => outcome,
-                action => {
-                    debug_assert!(false, "{action:?} after the end");
-                    return;
+            Judge::Exchange(mut exchange, target) => {
+                match finish.worker.step(&mut exchange, event, &target) {
+                    Action::Done(outcome) => outcome,
+                    action => {
+                        debug_assert!(false, "{action:?} after the end");
+                        return;
+                    }
                 }
-            },
+            }
             Judge::Plain(outcome) => judged(outcome, event, finish.grpc()),
         };
         finish.tell(&outcome);
@@ -227,12 +238,22 @@ impl Relayed {
     pub fn new(body: Body, open: Open, deadline: Option<Now>, length: Option<u64>) -> Self {
         let worker = &open.finish.worker;
         let deadline = deadline.map(|at| Box::pin(sleep_until(worker.instant(at))));
-        Self { body, open: Some(open), deadline, left: length }
+        Self {
+            body,
+            open: Some(open),
+            deadline,
+            left: length,
+        }
     }
 
     /// A body whose end nobody is told by it.
     pub fn untold(body: Body) -> Self {
-        Self { body, open: None, deadline: None, left: None }
+        Self {
+            body,
+            open: None,
+            deadline: None,
+            left: None,
+        }
     }
 
     fn end(&mut self, event: Event) {
@@ -246,13 +267,13 @@ impl Relayed {
         self.left == Some(0) || http_body::Body::is_end_stream(&self.body)
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let mut trailers = match frame.into_data() {
             Ok(data) => {
                 if let Some(left) = &mut self.left {
                     *left = left.saturating_sub(data.len() as u64);
                 }
-                return Ok(Frame::data(data));
+                return Frame::data(data);
             }
             Err(frame) => frame.into_trailers().unwrap_or_default(),
         };
@@ -261,7 +282,7 @@ impl Relayed {
             trailers = HeaderMap::new();
         }
         self.end(Event::ResponseEnd(status));
-        Ok(Frame::trailers(trailers))
+        Frame::trailers(trailers)
     }
 }
 
@@ -282,7 +303,7 @@ impl http_body::Body for Relayed {
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            Some(Ok(frame)) => Poll::Ready(Some(this.pass(frame))),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(this.pass(frame)))),
             Some(Err(error)) => {
                 this.end(Event::ResponseReset);
                 Poll::Ready(Some(Err(error)))
@@ -307,7 +328,11 @@ impl Drop for Relayed {
     fn drop(&mut self) {
         // Who sends a body does not ask for more once it has all of it.
         let whole = self.is_whole();
-        self.end(if whole { Event::ResponseEnd(None) } else { Event::DownstreamGone });
+        self.end(if whole {
+            Event::ResponseEnd(None)
+        } else {
+            Event::DownstreamGone
+        });
     }
 }
 
@@ -333,7 +358,15 @@ pub fn answer(
             retry_denied: None,
         }),
     };
-    let body = if method == Method::HEAD { Bytes::new() } else { body };
-    let open = Open { finish, judge, held: None };
+    let body = if method == Method::HEAD {
+        Bytes::new()
+    } else {
+        body
+    };
+    let open = Open {
+        finish,
+        judge,
+        held: None,
+    };
     Response::from_parts(head, Relayed::new(body.into(), open, None, None))
 }

@@ -89,8 +89,16 @@ pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, po
 /// What a port offers; one that no configuration names takes the mesh only.
 fn policy(worker: &Worker, port: u16) -> InboundPort {
     let view = worker.published.load();
-    let named = view.snapshot.inbound.as_ref().and_then(|inbound| inbound.ports.get(&port));
-    named.cloned().unwrap_or(InboundPort { protocol: Protocol::Detect, tls: TlsMode::Strict, service: None })
+    let named = view
+        .snapshot
+        .inbound
+        .as_ref()
+        .and_then(|inbound| inbound.ports.get(&port));
+    named.cloned().unwrap_or(InboundPort {
+        protocol: Protocol::Detect,
+        tls: TlsMode::Strict,
+        service: None,
+    })
 }
 
 impl Site {
@@ -117,7 +125,9 @@ impl Site {
 
 /// The mesh's TLS: both sides prove who they are, then the ALPN name says what follows.
 async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
-    let (Some(own), Some(transport)) = (site.worker.published.identity(), stream.into_plain()) else { return };
+    let (Some(own), Some(transport)) = (site.worker.published.identity(), stream.into_plain()) else {
+        return;
+    };
     let handshake = TlsAcceptor::from(own.server_config()).accept(transport);
     let tls = match timeout(DETECT_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
@@ -129,7 +139,12 @@ async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
     };
     let session = tls.get_ref().1;
     let certificates = session.peer_certificates().unwrap_or_default();
-    let (Ok(peer), Ok(id)) = (tls::peer(certificates), tls::peer_identity(certificates, &own.bundle)) else { return };
+    let (Ok(peer), Ok(id)) = (
+        tls::peer(certificates),
+        tls::peer_identity(certificates, &own.bundle),
+    ) else {
+        return;
+    };
     site.identity = Some(id.as_str().into());
     let spoken = session.alpn_protocol().map(<[u8]>::to_vec);
     let expires = site.worker.at(own.leaf.not_after().min(peer.not_after));
@@ -155,7 +170,9 @@ async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
 
 /// Under Permissive: TLS that may be the mesh's or the application's own.
 async fn own_tls_or_mesh(site: Site, stream: Stream, tracked: Tracked) {
-    let Some((offered, stream)) = offered_alpn(stream).await else { return };
+    let Some((offered, stream)) = offered_alpn(stream).await else {
+        return;
+    };
     // An application that is declared to speak plain HTTP has no TLS of its own: `h2` is then a foreign mesh client.
     let plain = matches!(site.protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
     if is_mesh_alpn(&offered) || plain {
@@ -177,15 +194,21 @@ async fn plaintext(site: Site, stream: Stream, detected: Detected, tracked: Trac
 
 /// Serves requests.
 async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Tracked) {
-    let limits = if site.identity.is_some() { Limits::MESH } else { Limits::APPLICATION };
+    let limits = if site.identity.is_some() {
+        Limits::MESH
+    } else {
+        Limits::APPLICATION
+    };
     let site = Rc::new(site);
     if detected == Detected::Http2 {
-        let handle = |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, None);
+        let handle =
+            |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, None);
         return h2::serve(stream, limits, tracked, site.worker.tracker.clock(), handle).await;
     }
     let slot = Slot::default();
-    let handle =
-        |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, Some(slot.clone()));
+    let handle = |request: Request<Body>, busy: Busy| {
+        request::serve(Rc::clone(&site), request, busy, Some(slot.clone()))
+    };
     if let Some(stream) = h1::serve(stream, tracked, handle).await {
         let upgraded = slot.borrow_mut().take();
         if let Some((own, open)) = upgraded {
@@ -209,7 +232,16 @@ async fn refuse(site: Site, stream: Stream, detected: Detected, tracked: &Tracke
     };
     match detected {
         Detected::Http1 => drop(h1::serve(stream, tracked, handle).await),
-        Detected::Http2 => h2::serve(stream, Limits::APPLICATION, tracked, worker.tracker.clock(), handle).await,
+        Detected::Http2 => {
+            h2::serve(
+                stream,
+                Limits::APPLICATION,
+                tracked,
+                worker.tracker.clock(),
+                handle,
+            )
+            .await;
+        }
         Detected::Tls | Detected::Opaque | Detected::NeedMore => stream.reset_on_close(),
     }
 }

@@ -57,7 +57,10 @@ impl Admission {
             *count += 1;
         }
         counts.all += 1;
-        Some(Admitted { admission: Rc::clone(self), peer })
+        Some(Admitted {
+            admission: Rc::clone(self),
+            peer,
+        })
     }
 }
 
@@ -102,7 +105,11 @@ fn of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted | Kind::HostUnreachable | Kind::NetworkUnreachable
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
     )
 }
 
@@ -114,7 +121,9 @@ mod tests {
     fn one_peer_can_not_take_every_place() {
         let admission = Rc::new(Admission::default());
         let peer: IpAddr = "10.0.0.1".parse().unwrap();
-        let mut places: Vec<_> = (0..MAX_CONNECTIONS_PER_PEER).map(|_| admission.admit(peer).unwrap()).collect();
+        let mut places: Vec<_> = (0..MAX_CONNECTIONS_PER_PEER)
+            .map(|_| admission.admit(peer).unwrap())
+            .collect();
         assert!(admission.admit(peer).is_none());
         let other = admission.admit("10.0.0.2".parse().unwrap());
         assert!(other.is_some());
@@ -129,7 +138,9 @@ mod tests {
     fn the_cap_for_all_holds_for_loopback_too() {
         let admission = Rc::new(Admission::default());
         let local: IpAddr = "127.0.0.1".parse().unwrap();
-        let places: Vec<_> = (0..MAX_CONNECTIONS).map(|_| admission.admit(local).unwrap()).collect();
+        let places: Vec<_> = (0..MAX_CONNECTIONS)
+            .map(|_| admission.admit(local).unwrap())
+            .collect();
         assert!(admission.admit(local).is_none());
         drop(places);
         assert!(admission.admit(local).is_some());

@@ -69,8 +69,14 @@ pub async fn explicit(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
         return bound(worker, tcp.into(), peer, name).await;
     }
     let tracked = worker.tracker.track(Direction::Outbound);
-    let client = Client { worker, peer, aim: Aim::Named };
-    let Some((detected, stream)) = first_bytes(tcp.into(), &tracked).await else { return };
+    let client = Client {
+        worker,
+        peer,
+        aim: Aim::Named,
+    };
+    let Some((detected, stream)) = first_bytes(tcp.into(), &tracked).await else {
+        return;
+    };
     requests(client, stream, detected, tracked).await;
 }
 
@@ -78,11 +84,15 @@ pub async fn explicit(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
 pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: Name) {
     let tracked = worker.tracker.track(Direction::Outbound);
     let found = worker.destination(&name).await;
-    let client = Client { worker, peer, aim: Aim::Fixed(Name::clone(&name)) };
+    let client = Client {
+        worker,
+        peer,
+        aim: Aim::Fixed(Name::clone(&name)),
+    };
     let destination = match found {
         Lookup::Known(destination) => destination,
         Lookup::Absent if client.worker.config.egress_allowed => {
-            return egress::pass(&client.worker, stream, &name, &tracked).await;
+            return egress::pass(stream, &name, &tracked).await;
         }
         Lookup::Absent | Lookup::Pending => {
             tracing::info!(%name, "a connection to an unknown destination was refused");
@@ -92,7 +102,9 @@ pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: N
     match destination.protocol {
         Protocol::Tcp => opaque::serve(&client, stream, &destination, &tracked).await,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            let Some((detected, stream)) = first_bytes(stream, &tracked).await else { return };
+            let Some((detected, stream)) = first_bytes(stream, &tracked).await else {
+                return;
+            };
             requests(client, stream, detected, tracked).await;
         }
         Protocol::Detect => opaque::detect(client, stream, &destination, tracked).await,
@@ -112,18 +124,33 @@ async fn requests(client: Client, stream: Stream, detected: Detected, tracked: T
     let worker = Rc::clone(&client.worker);
     if detected == Detected::Http2 {
         let handle = |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
-        return h2::serve(stream, Limits::APPLICATION, &tracked, worker.tracker.clock(), handle).await;
+        return h2::serve(
+            stream,
+            Limits::APPLICATION,
+            &tracked,
+            worker.tracker.clock(),
+            handle,
+        )
+        .await;
     }
     let peer = client.peer;
     let slot = Slot::default();
-    let handle = |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, Some(slot.clone()));
-    let Some(stream) = h1::serve(stream, &tracked, handle).await else { return };
+    let handle =
+        |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, Some(slot.clone()));
+    let Some(stream) = h1::serve(stream, &tracked, handle).await else {
+        return;
+    };
     drop(tracked);
     upgrade::go_on(worker, stream, peer, slot).await;
 }
 
 /// One request.
-async fn request(client: Client, request: Request<Body>, busy: Busy, slot: Option<Slot>) -> Response<Relayed> {
+async fn request(
+    client: Client,
+    request: Request<Body>,
+    busy: Busy,
+    slot: Option<Slot>,
+) -> Response<Relayed> {
     let worker = &client.worker;
     let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
     let mut finish = Finish::new(worker, busy, worker.now(), Direction::Outbound, protocol);
@@ -152,7 +179,13 @@ async fn request(client: Client, request: Request<Body>, busy: Busy, slot: Optio
 }
 
 fn refuse(violation: Violation, method: &Method, finish: Finish) -> Response<Relayed> {
-    answer(violation.of_request(), Some(&violation.to_string()), method, finish, None)
+    answer(
+        violation.of_request(),
+        Some(&violation.to_string()),
+        method,
+        finish,
+        None,
+    )
 }
 
 fn note(finish: &mut Finish, client: &Client, request: &Request<Body>, facts: &RequestFacts) {
@@ -193,7 +226,13 @@ async fn routed(
     match &rule.rule().action {
         RuleAction::Redirect(redirect) => return head::redirect(rule, redirect, &request, &facts, finish),
         RuleAction::Respond(StatusCode::INTERNAL_SERVER_ERROR) => {
-            return answer(Reason::UnsupportedFilter, Some(&rule.rule().name), &method, finish, None);
+            return answer(
+                Reason::UnsupportedFilter,
+                Some(&rule.rule().name),
+                &method,
+                finish,
+                None,
+            );
         }
         RuleAction::Respond(status) => return head::plain(*status, rule, finish),
         RuleAction::Forward(_) => {}
@@ -206,17 +245,40 @@ async fn routed(
         RuleTarget::Invalid => None,
     };
     let Some(entry) = entry else {
-        return answer(Reason::InvalidBackend, Some(&rule.rule().name), &method, finish, None);
+        return answer(
+            Reason::InvalidBackend,
+            Some(&rule.rule().name),
+            &method,
+            finish,
+            None,
+        );
     };
     let target = worker.target(entry, finish.started());
     finish.edge = Some(Rc::clone(&target.edge));
     finish.note(|noted| noted.destination = Some(Name::clone(&entry.config.name)));
     let route = head::Route { rule, backend };
-    let terms = head::terms(&method, request.headers(), finish.grpc(), &route, client.peer, &entry.config);
+    let terms = head::terms(
+        &method,
+        request.headers(),
+        finish.grpc(),
+        &route,
+        client.peer,
+        &entry.config,
+    );
     let upgrade = facts.upgrade.clone().filter(|_| slot.is_some());
     let (sent, upload) = head::prepare(request, &facts, &route, upgrade.as_ref(), &mut finish);
-    let forwarding = Forwarding { worker, target: &target, route, sent, upload, upgrade, slot };
-    forwarding.run(Exchange::new(finish.started(), terms), finish, &method).await
+    let forwarding = Forwarding {
+        worker,
+        target: &target,
+        route,
+        sent,
+        upload,
+        upgrade,
+        slot,
+    };
+    forwarding
+        .run(Exchange::new(finish.started(), terms), finish, &method)
+        .await
 }
 
 /// A request on its way to a cluster.
@@ -243,7 +305,11 @@ impl Forwarding<'_> {
             }
             let action = worker.step(&mut exchange, event, self.target);
             event = match action {
-                Action::Attempt { endpoint, number, deadline } => {
+                Action::Attempt {
+                    endpoint,
+                    number,
+                    deadline,
+                } => {
                     answered = None;
                     finish.meshed = endpoint.identity.is_some();
                     finish.note(|noted| noted.endpoint = Some(endpoint.address));
@@ -272,7 +338,13 @@ impl Forwarding<'_> {
                     };
                 }
                 Action::Respond(reason) => {
-                    return answer(reason, None, method, finish, Some((exchange, Rc::clone(self.target))));
+                    return answer(
+                        reason,
+                        None,
+                        method,
+                        finish,
+                        Some((exchange, Rc::clone(self.target))),
+                    );
                 }
                 Action::Done(outcome) => {
                     // Only a client that broke off its own request gets here; nobody reads this.

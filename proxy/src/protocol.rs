@@ -38,7 +38,9 @@ pub async fn offered_alpn(stream: Stream) -> Option<(Vec<Vec<u8>>, Stream)> {
 
 /// Whether ALPN names are such that only a mesh peer offers them.
 pub fn is_mesh_alpn(names: &[Vec<u8>]) -> bool {
-    [alpn::H2, alpn::TCP, alpn::H1].iter().any(|mesh| names.iter().any(|name| name == mesh))
+    [alpn::H2, alpn::TCP, alpn::H1]
+        .iter()
+        .any(|mesh| names.iter().any(|name| name == mesh))
 }
 
 fn read_hello(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
@@ -54,7 +56,11 @@ fn read_hello(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         Err(_) => Some(Vec::new()),
         Ok(Some(accepted)) => {
             let hello = accepted.client_hello();
-            Some(hello.alpn().map_or_else(Vec::new, |names| names.map(<[u8]>::to_vec).collect()))
+            Some(
+                hello
+                    .alpn()
+                    .map_or_else(Vec::new, |names| names.map(<[u8]>::to_vec).collect()),
+            )
         }
     }
 }
@@ -93,7 +99,10 @@ mod tests {
 
     async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (near, far) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
         (near.unwrap(), far.unwrap().0.into())
     }
 
@@ -130,7 +139,8 @@ mod tests {
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
         config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
-        let mut client = rustls::ClientConnection::new(Arc::new(config), weft_identity::tls::unnamed()).unwrap();
+        let mut client =
+            rustls::ClientConnection::new(Arc::new(config), weft_identity::tls::unnamed()).unwrap();
         let mut bytes = Vec::new();
         client.write_tls(&mut bytes).unwrap();
         bytes

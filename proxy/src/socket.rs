@@ -46,10 +46,10 @@ fn bind(address: SocketAddr) -> io::Result<StdListener> {
 
 /// Sets the options of an accepted connection.
 pub fn adopt(stream: &TcpStream) -> io::Result<()> {
-    configure(SockRef::from(stream))
+    configure(&SockRef::from(stream))
 }
 
-fn configure(socket: SockRef<'_>) -> io::Result<()> {
+fn configure(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
@@ -62,8 +62,12 @@ fn configure(socket: SockRef<'_>) -> io::Result<()> {
 
 /// Connects; the caller bounds the time.
 pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    configure(SockRef::from(&socket))?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    configure(&SockRef::from(&socket))?;
     socket.connect(address).await
 }
 
@@ -78,7 +82,11 @@ pub fn reset_on_close(stream: &TcpStream) {
 pub fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     let local = stream.local_addr().ok()?;
     let socket = SockRef::from(stream);
-    let original = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = if local.is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
     original.ok()?.as_socket().filter(|address| *address != local)
 }
 
@@ -118,10 +126,7 @@ mod tests {
     #[test]
     fn workers_share_the_port_the_kernel_chose() {
         let listeners = listen("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let ports: Vec<u16> = listeners
-            .iter()
-            .map(|l| l.local_addr().unwrap().port())
-            .collect();
+        let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
         assert_eq!(ports, vec![ports[0]; 3]);
         assert_ne!(ports[0], 0);
     }

@@ -49,7 +49,10 @@ enum Transport {
 
 impl From<Prefixed> for Stream {
     fn from(tcp: Prefixed) -> Self {
-        Self { transport: Transport::Tcp(tcp), prefix: Bytes::new() }
+        Self {
+            transport: Transport::Tcp(tcp),
+            prefix: Bytes::new(),
+        }
     }
 }
 
@@ -61,13 +64,19 @@ impl From<TcpStream> for Stream {
 
 impl From<client::TlsStream<TcpStream>> for Stream {
     fn from(tls: client::TlsStream<TcpStream>) -> Self {
-        Self { transport: Transport::Client(Box::new(tls)), prefix: Bytes::new() }
+        Self {
+            transport: Transport::Client(Box::new(tls)),
+            prefix: Bytes::new(),
+        }
     }
 }
 
 impl From<server::TlsStream<Prefixed>> for Stream {
     fn from(tls: server::TlsStream<Prefixed>) -> Self {
-        Self { transport: Transport::Server(Box::new(tls)), prefix: Bytes::new() }
+        Self {
+            transport: Transport::Server(Box::new(tls)),
+            prefix: Bytes::new(),
+        }
     }
 }
 
@@ -75,7 +84,10 @@ impl Stream {
     /// Puts bytes back that were read ahead.
     #[must_use]
     pub fn with_prefix(mut self, read_ahead: Bytes) -> Self {
-        debug_assert!(self.prefix.is_empty() || read_ahead.is_empty(), "bytes read ahead twice");
+        debug_assert!(
+            self.prefix.is_empty() || read_ahead.is_empty(),
+            "bytes read ahead twice"
+        );
         if !read_ahead.is_empty() {
             self.prefix = read_ahead;
         }
@@ -94,7 +106,10 @@ impl Stream {
     /// The connection itself, for a TLS handshake on it; `None` when it carries TLS already.
     pub fn into_plain(self) -> Option<Prefixed> {
         match self.transport {
-            Transport::Tcp(plain) if plain.prefix.is_empty() => Some(Prefixed { prefix: self.prefix, ..plain }),
+            Transport::Tcp(plain) if plain.prefix.is_empty() => Some(Prefixed {
+                prefix: self.prefix,
+                ..plain
+            }),
             Transport::Tcp(plain) if self.prefix.is_empty() => Some(plain),
             _ => None,
         }
@@ -141,7 +156,11 @@ fn drain(prefix: &mut Bytes, buf: &mut ReadBuf<'_>) -> bool {
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if drain(&mut self.prefix, buf) {
             return Poll::Ready(Ok(()));
         }
@@ -176,7 +195,11 @@ impl AsyncWrite for Prefixed {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if drain(&mut self.prefix, buf) {
             return Poll::Ready(Ok(()));
         }

@@ -55,7 +55,11 @@ pub async fn relay(mut first: Stream, mut second: Stream) -> Relayed {
         first.reset_on_close();
         second.reset_on_close();
     }
-    Relayed { forth: forth.moved, back: back.moved, end }
+    Relayed {
+        forth: forth.moved,
+        back: back.moved,
+        end,
+    }
 }
 
 fn poll_relay(
@@ -66,8 +70,12 @@ fn poll_relay(
     back: &mut Direction,
 ) -> Poll<End> {
     match (forth.poll(cx, first, second), back.poll(cx, second, first)) {
-        (Poll::Ready(Err(Broke::Source)), _) | (_, Poll::Ready(Err(Broke::Sink))) => Poll::Ready(End::FirstBroke),
-        (Poll::Ready(Err(Broke::Sink)), _) | (_, Poll::Ready(Err(Broke::Source))) => Poll::Ready(End::SecondBroke),
+        (Poll::Ready(Err(Broke::Source)), _) | (_, Poll::Ready(Err(Broke::Sink))) => {
+            Poll::Ready(End::FirstBroke)
+        }
+        (Poll::Ready(Err(Broke::Sink)), _) | (_, Poll::Ready(Err(Broke::Source))) => {
+            Poll::Ready(End::SecondBroke)
+        }
         (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Clean),
         _ => Poll::Pending,
     }
@@ -99,7 +107,12 @@ enum State {
 }
 
 impl Direction {
-    fn poll(&mut self, cx: &mut Context<'_>, source: &mut Stream, sink: &mut Stream) -> Poll<Result<(), Broke>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+    ) -> Poll<Result<(), Broke>> {
         for _ in 0..CHUNKS_PER_TURN {
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),
@@ -172,6 +185,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
+    const TOTAL: usize = 32 << 20;
+
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (near, far) = tokio::join!(
@@ -202,7 +217,14 @@ mod tests {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"a longer answer");
-        assert_eq!(task.await.unwrap(), Relayed { forth: 8, back: 15, end: End::Clean });
+        assert_eq!(
+            task.await.unwrap(),
+            Relayed {
+                forth: 8,
+                back: 15,
+                end: End::Clean
+            }
+        );
     }
 
     #[tokio::test]
@@ -220,7 +242,6 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stalls_holds_up_its_writer_and_loses_nothing() {
         let (mut client, mut server, task) = relayed().await;
-        const TOTAL: usize = 32 << 20;
         let writer = tokio::spawn(async move {
             let block = vec![7_u8; 1 << 20];
             for _ in 0..TOTAL >> 20 {

@@ -61,7 +61,11 @@ impl Bounds {
     /// The bounds of connections that belong to no cluster.
     pub fn local(connect_timeout: Duration) -> Self {
         let [connections, pending] = LOCAL.with(Clone::clone);
-        Self { connect_timeout, connections: (connections, MAX_LOCAL), pending: (pending, MAX_LOCAL) }
+        Self {
+            connect_timeout,
+            connections: (connections, MAX_LOCAL),
+            pending: (pending, MAX_LOCAL),
+        }
     }
 }
 
@@ -122,7 +126,11 @@ impl Upstream {
     ) -> Result<(Response<Body>, Held), Failure> {
         let held = self.pool(endpoint, speak, bounds).take(worker).await?;
         let response = match &held.connection.wire {
-            Wire::Http2(sender) => sender.clone().send(request).await.map_err(|error| of_http2(&error))?,
+            Wire::Http2(sender) => sender
+                .clone()
+                .send(request)
+                .await
+                .map_err(|error| of_http2(&error))?,
             Wire::Http1(sender) => {
                 let sending = sender.borrow_mut().send(request);
                 sending.await.map_err(|error| of_http1(&error))?
@@ -134,7 +142,9 @@ impl Upstream {
     fn pool(&self, endpoint: &Arc<Endpoint>, speak: Speak, bounds: &Bounds) -> Rc<Pool> {
         let key = (endpoint.address, endpoint.identity.clone(), speak);
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(key).or_insert_with(|| Rc::new(Pool::new(speak, Arc::clone(endpoint), bounds.clone())));
+        let pool = pools
+            .entry(key)
+            .or_insert_with(|| Rc::new(Pool::new(speak, Arc::clone(endpoint), bounds.clone())));
         if pool.bounds.borrow().connections.1 != bounds.connections.1
             || pool.bounds.borrow().connect_timeout != bounds.connect_timeout
         {
@@ -154,7 +164,11 @@ impl Upstream {
 
     /// How many connections there are.
     pub fn open(&self) -> usize {
-        self.pools.borrow().values().map(|pool| pool.connections.borrow().len()).sum()
+        self.pools
+            .borrow()
+            .values()
+            .map(|pool| pool.connections.borrow().len())
+            .sum()
     }
 }
 
@@ -210,7 +224,12 @@ impl Pool {
             self.decisions.borrow_mut().lost(id);
             return None;
         };
-        let held = Held { id, connection, pool: Rc::clone(self), worker: Rc::clone(worker) };
+        let held = Held {
+            id,
+            connection,
+            pool: Rc::clone(self),
+            worker: Rc::clone(worker),
+        };
         match &held.connection.wire {
             Wire::Http1(sender) => {
                 if !std::future::poll_fn(|cx| sender.borrow_mut().poll_ready(cx)).await {
@@ -237,7 +256,10 @@ impl Pool {
         let (gauge, limit) = &self.bounds.borrow().pending;
         let place = gauge.permit(*limit).ok_or(Failure::Overloaded)?;
         self.waiting.set(self.waiting.get() + 1);
-        Ok(Waiting { pool: Rc::clone(self), _place: place })
+        Ok(Waiting {
+            pool: Rc::clone(self),
+            _place: place,
+        })
     }
 
     /// Begins to make a connection.
@@ -247,7 +269,11 @@ impl Pool {
             self.decisions.borrow_mut().lost(id);
             return Err(Failure::Overloaded);
         };
-        let opening = Opening { pool: Rc::clone(self), id, done: Cell::new(false) };
+        let opening = Opening {
+            pool: Rc::clone(self),
+            id,
+            done: Cell::new(false),
+        };
         let worker = Rc::clone(worker);
         spawn_local(counting_panics(async move { opening.run(&worker, place).await }));
         Ok(())
@@ -260,7 +286,9 @@ impl Pool {
             .iter()
             .filter_map(|(id, connection)| connection.is_closed().then_some(*id))
             .collect();
-        closed.into_iter().for_each(|id| self.lose(id));
+        for id in closed {
+            self.lose(id);
+        }
         let due = self.decisions.borrow_mut().upkeep(now);
         for upkeep in due {
             match upkeep {
@@ -299,10 +327,22 @@ impl Opening {
         match connect(worker, &self.pool.endpoint, self.pool.speak, limit).await {
             Ok((wire, end)) => {
                 let room = wire.room();
-                let connection = Connection { wire, room: Cell::new(room), _place: place };
-                self.pool.connections.borrow_mut().insert(self.id, Rc::new(connection));
+                let connection = Connection {
+                    wire,
+                    room: Cell::new(room),
+                    _place: place,
+                };
+                self.pool
+                    .connections
+                    .borrow_mut()
+                    .insert(self.id, Rc::new(connection));
                 let room = u32::try_from(room).unwrap_or(u32::MAX);
-                self.done.set(self.pool.decisions.borrow_mut().opened(self.id, worker.now(), end, room));
+                self.done.set(
+                    self.pool
+                        .decisions
+                        .borrow_mut()
+                        .opened(self.id, worker.now(), end, room),
+                );
                 if self.done.get() {
                     self.pool.wake();
                 }
@@ -356,7 +396,12 @@ impl Drop for Held {
         if self.connection.is_closed() {
             return self.pool.lose(self.id);
         }
-        if self.pool.decisions.borrow_mut().release(self.id, self.worker.now()) {
+        if self
+            .pool
+            .decisions
+            .borrow_mut()
+            .release(self.id, self.worker.now())
+        {
             self.pool.connections.borrow_mut().remove(&self.id);
         }
         self.pool.wake();
@@ -376,10 +421,16 @@ async fn connect(
     let Dialled { stream, expires } = dial_told(worker, endpoint, protocol, limit).await?;
     let wire = match speak {
         Speak::Http1 => {
-            let sender = h1::Sender::new(stream).await.map_err(|_| Failure::ConnectFailed)?;
+            let sender = h1::Sender::new(stream)
+                .await
+                .map_err(|_| Failure::ConnectFailed)?;
             Wire::Http1(RefCell::new(sender))
         }
-        Speak::Http2 => Wire::Http2(h2::Sender::new(stream).await.map_err(|_| Failure::ConnectFailed)?),
+        Speak::Http2 => Wire::Http2(
+            h2::Sender::new(stream)
+                .await
+                .map_err(|_| Failure::ConnectFailed)?,
+        ),
     };
     Ok((wire, expires))
 }
@@ -435,7 +486,9 @@ impl Own {
         let (gauge, limit) = &bounds.connections;
         let place = gauge.permit(*limit).ok_or(Failure::Overloaded)?;
         let dialled = dial_told(worker, endpoint, alpn::H1, bounds.connect_timeout).await?;
-        let mut sender = h1::Sender::new(dialled.stream).await.map_err(|_| Failure::ConnectFailed)?;
+        let mut sender = h1::Sender::new(dialled.stream)
+            .await
+            .map_err(|_| Failure::ConnectFailed)?;
         if std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(Self { sender, place })
         } else {
@@ -455,7 +508,11 @@ impl Own {
 }
 
 /// A connection for opaque bytes, and its place among the connections.
-pub async fn open_opaque(worker: &Worker, endpoint: &Endpoint, bounds: &Bounds) -> Result<(Stream, Permit), Failure> {
+pub async fn open_opaque(
+    worker: &Worker,
+    endpoint: &Endpoint,
+    bounds: &Bounds,
+) -> Result<(Stream, Permit), Failure> {
     let (gauge, limit) = &bounds.connections;
     let place = gauge.permit(*limit).ok_or(Failure::Overloaded)?;
     let dialled = dial_told(worker, endpoint, alpn::TCP, bounds.connect_timeout).await?;

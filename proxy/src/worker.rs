@@ -148,10 +148,15 @@ impl Worker {
             return Rc::clone(target);
         }
         let target = Rc::new(Target {
-            state: RefCell::new(ClusterState::new(Arc::clone(entry), Name::clone(&self.config.zone))),
+            state: RefCell::new(ClusterState::new(
+                Arc::clone(entry),
+                Name::clone(&self.config.zone),
+            )),
             edge: self.edge(name, Direction::Outbound),
         });
-        self.clusters.borrow_mut().insert(Name::clone(name), Rc::clone(&target));
+        self.clusters
+            .borrow_mut()
+            .insert(Name::clone(name), Rc::clone(&target));
         target
     }
 
@@ -159,7 +164,11 @@ impl Worker {
     pub fn edge(&self, name: &Name, direction: Direction) -> Rc<Edge> {
         let mut edges = self.edges.borrow_mut();
         let key = (Name::clone(name), direction);
-        Rc::clone(edges.entry(key).or_insert_with(|| Rc::new(Edge::new(Name::clone(name), direction))))
+        Rc::clone(
+            edges
+                .entry(key)
+                .or_insert_with(|| Rc::new(Edge::new(Name::clone(name), direction))),
+        )
     }
 
     /// Lets an exchange decide.
@@ -193,10 +202,12 @@ impl Worker {
         self.upstream.sweep(self);
         let view = self.published.load();
         let known = |name: &Name| view.snapshot.clusters.contains_key(name);
-        self.clusters.borrow_mut().retain(|name, target| known(name) || Rc::strong_count(target) > 1);
-        self.edges
+        self.clusters
             .borrow_mut()
-            .retain(|(name, direction), edge| *direction == Direction::Inbound || known(name) || Rc::strong_count(edge) > 1);
+            .retain(|name, target| known(name) || Rc::strong_count(target) > 1);
+        self.edges.borrow_mut().retain(|(name, direction), edge| {
+            *direction == Direction::Inbound || known(name) || Rc::strong_count(edge) > 1
+        });
     }
 
     /// What an operator sees.
@@ -219,7 +230,15 @@ impl Worker {
 
 /// Runs a worker until it has drained or its time is up. To be called inside a `LocalSet` on the worker's own runtime.
 pub async fn run(context: WorkerContext, listeners: WorkerListeners, log: Option<AccessLog>) {
-    let WorkerContext { index, config, published, phase, reports, started, running } = context;
+    let WorkerContext {
+        index,
+        config,
+        published,
+        phase,
+        reports,
+        started,
+        running,
+    } = context;
     let worker = Worker::new(config, published, started, log, running);
     let mut accepting = match listen(&worker, listeners) {
         Ok(accepting) => accepting,
@@ -263,7 +282,13 @@ fn listen(worker: &Rc<Worker>, listeners: WorkerListeners) -> std::io::Result<Jo
     }
     for (socket, inbound) in listeners.inbound.into_iter().zip(&worker.config.inbound) {
         let port = socket.local_addr()?.port();
-        accept(socket, Port::Inbound { port, app: inbound.app })?;
+        accept(
+            socket,
+            Port::Inbound {
+                port,
+                app: inbound.app,
+            },
+        )?;
     }
     Ok(accepting)
 }
@@ -311,7 +336,8 @@ fn tell_clusters(worker: &Worker, told: &mut HashMap<Name, u64>) -> f64 {
         let ejections = entry.shared.ejections();
         let before = told.insert(Name::clone(name), ejections).unwrap_or(0);
         if ejections > before {
-            counter!("weft_endpoint_ejections_total", "destination" => name.to_string()).increment(ejections - before);
+            counter!("weft_endpoint_ejections_total", "destination" => name.to_string())
+                .increment(ejections - before);
         }
         if entry.config.service_breaker.is_some() {
             crate::telemetry::report::tell_breaker(name, entry.shared.breaker().phase());

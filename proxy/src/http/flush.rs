@@ -134,10 +134,10 @@ impl<S: AsyncWrite + Unpin> Future for Flusher<S> {
             shared.failed = Some(error.kind());
         }
         let over = result.is_err() || shared.closing == Closing::Done;
-        if over || was_full {
-            if let Some(waker) = shared.connection.take() {
-                waker.wake();
-            }
+        if (over || was_full)
+            && let Some(waker) = shared.connection.take()
+        {
+            waker.wake();
         }
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -302,15 +302,15 @@ mod tests {
                 spawn_local(flusher);
                 let block = vec![0; HIGH_WATER];
                 stream.write_all(&block).await.unwrap();
-                let writer = spawn_local(async move { stream.write_all(b"more").await });
+                let writing = spawn_local(async move { stream.write_all(b"more").await });
                 for _ in 0..10 {
                     yield_now().await;
                 }
-                assert!(!writer.is_finished());
+                assert!(!writing.is_finished());
                 limit.set(usize::MAX);
                 let stuck: Vec<Waker> = waker.borrow_mut().drain(..).collect();
                 stuck.into_iter().for_each(Waker::wake);
-                writer.await.unwrap().unwrap();
+                writing.await.unwrap().unwrap();
                 while writes.borrow().iter().sum::<usize>() < HIGH_WATER + 4 {
                     yield_now().await;
                 }

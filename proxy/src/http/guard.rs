@@ -3,8 +3,8 @@
 //! `h2` answers any number of PINGs and SETTINGS, reads any number of PRIORITY frames, and lets a slow drip of resets
 //! start and abandon one upstream request after another. [`Guarded`] reads the nine-byte frame headers as they pass
 //! beneath it and counts; over the budget it stops reading, and the connection's owner answers with
-//! GOAWAY(ENHANCE_YOUR_CALM). Frames that carry requests or data earn further control frames, so that a busy
-//! connection is not confused with a flood. WINDOW_UPDATE is not counted: a peer that only downloads sends nothing
+//! GOAWAY (`ENHANCE_YOUR_CALM`). Frames that carry requests or data earn further control frames, so that a busy
+//! connection is not confused with a flood. `WINDOW_UPDATE` is not counted: a peer that only downloads sends nothing
 //! else, and one costs nothing but its parsing.
 
 use std::cell::Cell;
@@ -28,9 +28,17 @@ pub struct Budget {
 
 impl Budget {
     /// For connections from applications.
-    pub const APPLICATION: Self = Self { control: 1_000, resets: 100, resets_percent: 0 };
+    pub const APPLICATION: Self = Self {
+        control: 1_000,
+        resets: 100,
+        resets_percent: 0,
+    };
     /// For connections from other sidecars, which carry the cancellations of many applications.
-    pub const MESH: Self = Self { control: 10_000, resets: 1_000, resets_percent: 50 };
+    pub const MESH: Self = Self {
+        control: 10_000,
+        resets: 1_000,
+        resets_percent: 50,
+    };
 }
 
 /// Control frames that one HEADERS or DATA frame earns.
@@ -147,12 +155,24 @@ impl<S> Guarded<S> {
     /// Counts what comes from `stream`, an HTTP/2 client; `clock` is advanced once a second by the worker.
     pub fn new(stream: S, budget: Budget, clock: Rc<Cell<u32>>) -> (Self, Alarm) {
         let alarm = Alarm::default();
-        (Self { stream, meter: Meter::new(budget), alarm: alarm.clone(), clock }, alarm)
+        (
+            Self {
+                stream,
+                meter: Meter::new(budget),
+                alarm: alarm.clone(),
+                clock,
+            },
+            alarm,
+        )
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.alarm.raised() {
             return Poll::Pending; // the owner has been woken and ends the connection
         }
@@ -216,7 +236,11 @@ mod tests {
     }
 
     const PING: u8 = 6;
-    const SMALL: Budget = Budget { control: 10, resets: 5, resets_percent: 50 };
+    const SMALL: Budget = Budget {
+        control: 10,
+        resets: 5,
+        resets_percent: 50,
+    };
 
     #[test]
     fn frames_are_counted_however_they_are_cut() {

@@ -51,7 +51,9 @@ where
         async move {
             let mut response = answer.await;
             if tracked.finishing() && !grants_upgrade(connect, response.status()) {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
             }
             upgraded.set(grants_upgrade(connect, response.status()));
             Ok::<_, Infallible>(response)
@@ -113,7 +115,11 @@ fn own_answer(bytes: &[u8]) -> Option<(usize, Reason)> {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before && !self.head.busy() {
@@ -201,7 +207,11 @@ impl Sender {
                 let _ = give_back.send(parts.io.into_inner().with_prefix(parts.read_buf));
             }
         });
-        Ok(Self { requests, upgraded: Some(upgraded), open })
+        Ok(Self {
+            requests,
+            upgraded: Some(upgraded),
+            open,
+        })
     }
 
     /// Whether the connection has ended or is about to.

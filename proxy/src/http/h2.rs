@@ -50,9 +50,15 @@ pub struct Limits {
 
 impl Limits {
     /// Connections from applications.
-    pub const APPLICATION: Self = Self { streams: 100, budget: Budget::APPLICATION };
+    pub const APPLICATION: Self = Self {
+        streams: 100,
+        budget: Budget::APPLICATION,
+    };
     /// Connections from other sidecars.
-    pub const MESH: Self = Self { streams: 256, budget: Budget::MESH };
+    pub const MESH: Self = Self {
+        streams: 256,
+        budget: Budget::MESH,
+    };
 
     fn connection_window(self) -> u32 {
         self.streams * STREAM_WINDOW
@@ -61,8 +67,13 @@ impl Limits {
 
 /// Serves HTTP/2 until the connection ends. Each request runs in a task of its own, which ends with its stream: a
 /// reset drops what `handle` returned.
-pub async fn serve<H, F, B>(stream: Stream, limits: Limits, tracked: &Tracked, clock: Rc<Cell<u32>>, handle: H)
-where
+pub async fn serve<H, F, B>(
+    stream: Stream,
+    limits: Limits,
+    tracked: &Tracked,
+    clock: Rc<Cell<u32>>,
+    handle: H,
+) where
     H: Fn(Request<Body>, Busy) -> F,
     F: Future<Output = Response<B>> + 'static,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
@@ -88,8 +99,10 @@ where
         }
         handshake.as_mut().poll(cx).map(Result::ok)
     });
-    let Some(mut connection) = handshaken.await else { return };
-    let held = Rc::new(Cell::new(0));
+    let Some(mut connection) = handshaken.await else {
+        return;
+    };
+    let heads = Rc::new(Cell::new(0));
     loop {
         let next = poll_fn(|cx| {
             while let Poll::Ready(signal) = tracked.poll_signal(cx, known) {
@@ -107,8 +120,10 @@ where
             connection.poll_accept(cx)
         });
         // How a connection ended is told by its exchanges.
-        let Some(Ok((request, respond))) = next.await else { return };
-        accept(request, respond, &held, tracked, &handle);
+        let Some(Ok((request, respond))) = next.await else {
+            return;
+        };
+        accept(request, respond, &heads, tracked, &handle);
     }
 }
 
@@ -116,7 +131,7 @@ where
 fn accept<H, F, B>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    held: &Rc<Cell<usize>>,
+    heads: &Rc<Cell<usize>>,
     tracked: &Tracked,
     handle: &H,
 ) where
@@ -125,32 +140,39 @@ fn accept<H, F, B>(
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
     let size = head_size(request.headers());
-    if held.get() + size > HELD_HEADS {
+    if heads.get() + size > HELD_HEADS {
         respond.send_reset(Reason::REFUSED_STREAM);
         return;
     }
-    held.set(held.get() + size);
-    let held = HeldHead { size, held: Rc::clone(held) };
+    heads.set(heads.get() + size);
+    let share = HeldHead {
+        size,
+        heads: Rc::clone(heads),
+    };
     if request.headers().len() > MAX_FIELDS {
         let refused = weft_proxy_core::outcome::Reason::HeadersTooLarge;
         metrics::count_own_answer(refused, tracked.direction());
         let grpc = weft_proxy_core::outcome::is_grpc(request.headers());
-        spawn_local(answer(std::future::ready(refused.response(grpc, None).map(Body::from)), respond, held));
+        spawn_local(answer(
+            std::future::ready(refused.response(grpc, None).map(Body::from)),
+            respond,
+            share,
+        ));
         return;
     }
     let response = handle(request.map(|body| Body::Http2(body, None)), tracked.begin());
-    spawn_local(metrics::counting_panics(answer(response, respond, held)));
+    spawn_local(metrics::counting_panics(answer(response, respond, share)));
 }
 
 /// A request head's share of what its connection may hold.
 struct HeldHead {
     size: usize,
-    held: Rc<Cell<usize>>,
+    heads: Rc<Cell<usize>>,
 }
 
 impl Drop for HeldHead {
     fn drop(&mut self) {
-        self.held.set(self.held.get() - self.size);
+        self.heads.set(self.heads.get() - self.size);
     }
 }
 
@@ -162,21 +184,23 @@ fn head_size(headers: &HeaderMap) -> usize {
 }
 
 /// Waits for a response and sends it; a reset by the peer ends either.
-async fn answer<F, B>(response: F, mut respond: SendResponse<Bytes>, held: HeldHead)
+async fn answer<F, B>(response: F, mut respond: SendResponse<Bytes>, share: HeldHead)
 where
     F: Future<Output = Response<B>>,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    let _held = held;
+    let _share = share;
     let mut response = pin!(response);
     let response = poll_fn(|cx| match response.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => respond.poll_reset(cx).map(|_| None),
     });
     let Some(response) = response.await else { return };
-    let (head, body) = response.into_parts();
-    let ended = body.is_end_stream();
-    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
+    let ended = response.body().is_end_stream();
+    let (parts, body) = response.into_parts();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else {
+        return;
+    };
     if !ended {
         // The body's own end tells its exchange how it went.
         let _ = send(body, &mut stream).await;
@@ -290,7 +314,10 @@ impl From<h2::Error> for RequestError {
         // A stream above the last one that GOAWAY(NO_ERROR) names, or refused as a stream (RFC 9113 section 8.7).
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
         let beyond = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
-        Self { unprocessed: refused || beyond, error }
+        Self {
+            unprocessed: refused || beyond,
+            error,
+        }
     }
 }
 
@@ -341,13 +368,19 @@ impl Sender {
         // Nothing of the request has left while this waits.
         poll_fn(|cx| self.requests.poll_ready(cx))
             .await
-            .map_err(|error| RequestError { unprocessed: true, error })?;
+            .map_err(|error| RequestError {
+                unprocessed: true,
+                error,
+            })?;
         let (head, body) = request.into_parts();
         let ended = body.is_end_stream();
         let (response, mut stream) = self
             .requests
             .send_request(Request::from_parts(head, ()), ended)
-            .map_err(|error| RequestError { unprocessed: true, error })?;
+            .map_err(|error| RequestError {
+                unprocessed: true,
+                error,
+            })?;
         let upload = (!ended).then(|| {
             let pump = spawn_local(async move {
                 // A broken upload resets the stream, which the response's reader sees.

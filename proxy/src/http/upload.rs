@@ -86,7 +86,12 @@ impl Upload {
             shared.attempt += 1;
             shared.attempt
         });
-        UploadBody { shared: self.0.clone(), attempt, next: 0, trailed: false }
+        UploadBody {
+            shared: self.0.clone(),
+            attempt,
+            next: 0,
+            trailed: false,
+        }
     }
 
     /// No further attempt will follow: what is kept is only needed until the present one has sent it.
@@ -148,7 +153,8 @@ impl http_body::Body for UploadBody {
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
         if let Some(trailers) = &shared.trailers {
-            let again = (!std::mem::replace(&mut this.trailed, true)).then(|| Ok(Frame::trailers(trailers.clone())));
+            let again =
+                (!std::mem::replace(&mut this.trailed, true)).then(|| Ok(Frame::trailers(trailers.clone())));
             return Poll::Ready(again);
         }
         let frame = ready!(shared.poll_source(cx));
@@ -169,7 +175,10 @@ impl http_body::Body for UploadBody {
     fn size_hint(&self) -> SizeHint {
         match &self.shared {
             None => SizeHint::with_exact(0),
-            Some(shared) => shared.borrow().length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Some(shared) => shared
+                .borrow()
+                .length
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -15,10 +15,16 @@ use crate::{socket, tcp};
 const SERVER_FIRST: Duration = Duration::from_millis(50);
 
 /// Gives `stream` back when its client speaks first. `None`: the application did, and the connection was served.
-pub(super) async fn unless_server_first(site: &Site, mut stream: Stream, tracked: &Tracked) -> Option<Stream> {
+pub(super) async fn unless_server_first(
+    site: &Site,
+    mut stream: Stream,
+    tracked: &Tracked,
+) -> Option<Stream> {
     let application_first = async {
         sleep(SERVER_FIRST).await;
-        let Some(mut app) = connect(site).await else { return pending().await };
+        let Some(mut app) = connect(site).await else {
+            return pending().await;
+        };
         match app.speaks().await {
             Ok(_) => app,
             Err(_) => pending().await,
@@ -37,14 +43,12 @@ pub(super) async fn unless_server_first(site: &Site, mut stream: Stream, tracked
 /// Relays a connection to the application.
 pub(super) async fn serve(site: &Site, stream: Stream, tracked: &Tracked) {
     let busy = tracked.begin();
-    match connect(site).await {
-        Some(app) => relay(site, stream, app, busy).await,
-        None => {
-            site.edge.connections(site.identity.is_some()).failed();
-            tracing::info!(app = %site.app.address, "the application does not accept connections");
-            stream.reset_on_close();
-        }
-    }
+    let Some(app) = connect(site).await else {
+        site.edge.connections(site.identity.is_some()).failed();
+        tracing::info!(app = %site.app.address, "the application does not accept connections");
+        return stream.reset_on_close();
+    };
+    relay(site, stream, app, busy).await;
 }
 
 async fn connect(site: &Site) -> Option<Stream> {

@@ -39,7 +39,11 @@ pub(super) async fn serve(
     let worker = &site.worker;
     let grpc = is_grpc(request.headers());
     let speak = speak(site.protocol, grpc);
-    let spoken = if speak == Speak::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let spoken = if speak == Speak::Http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
     let protocol = metrics::Protocol::of(spoken, grpc);
     let mut finish = Finish::new(worker, busy, worker.now(), Direction::Inbound, protocol);
     finish.edge = Some(Rc::clone(&site.edge));
@@ -47,9 +51,23 @@ pub(super) async fn serve(
     let method = request.method().clone();
     let facts = match check_request(request.version(), &method, request.uri(), request.headers()) {
         Ok(facts) if method != Method::CONNECT => facts,
-        Ok(_) => return refuse(&site, Reason::BadRequest, Some("CONNECT is not taken here"), &method, finish),
+        Ok(_) => {
+            return refuse(
+                &site,
+                Reason::BadRequest,
+                Some("CONNECT is not taken here"),
+                &method,
+                finish,
+            );
+        }
         Err(violation) => {
-            return refuse(&site, violation.of_request(), Some(&violation.to_string()), &method, finish);
+            return refuse(
+                &site,
+                violation.of_request(),
+                Some(&violation.to_string()),
+                &method,
+                finish,
+            );
         }
     };
     note(&mut finish, &site, &request, &facts);
@@ -65,7 +83,7 @@ pub(super) async fn serve(
         _ => send(&site, head, &upload, speak).await,
     };
     match sent {
-        Ok((response, held)) => forward(&site, response, Some(held), finish, &method),
+        Ok((response, place)) => forward(&site, response, Some(place), finish, &method),
         Err(failure) => refuse(&site, failure.reason(), None, &method, finish),
     }
 }
@@ -80,10 +98,18 @@ fn speak(declared: Protocol, grpc: bool) -> Speak {
 }
 
 /// An answer of our own; a mesh peer is told when the application saw nothing of the request.
-fn refuse(site: &Site, reason: Reason, detail: Option<&str>, method: &Method, finish: Finish) -> Response<Relayed> {
+fn refuse(
+    site: &Site,
+    reason: Reason,
+    detail: Option<&str>,
+    method: &Method,
+    finish: Finish,
+) -> Response<Relayed> {
     let mut response = answer(reason, detail, method, finish, None);
     if site.identity.is_some() && reason.facts().unprocessed {
-        response.headers_mut().insert(UNPROCESSED, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(UNPROCESSED, HeaderValue::from_static("1"));
     }
     response
 }
@@ -119,7 +145,8 @@ fn prepare(
     strip_private(&mut head.headers);
     head.headers.remove(EXPECT); // whoever reads the body here has said "100 Continue"
     if let Some(protocol) = upgrade {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol.clone());
     }
     if let Some(identity) = &site.identity
@@ -129,22 +156,39 @@ fn prepare(
     }
     let trace = trace::pass_on(&mut head.headers, &mut site.worker.rng.borrow_mut());
     finish.note(|noted| noted.trace = Some(trace.to_string()));
-    address(&mut head.uri, &mut head.headers, facts, speak == Speak::Http2 && upgrade.is_none());
-    head.version = if speak == Speak::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    address(
+        &mut head.uri,
+        &mut head.headers,
+        facts,
+        speak == Speak::Http2 && upgrade.is_none(),
+    );
+    head.version = if speak == Speak::Http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
     (head, Upload::new(body))
 }
 
 /// Names the authority as the application's version of HTTP does: in the target, or in `Host`.
 fn address(uri: &mut Uri, headers: &mut HeaderMap, facts: &RequestFacts, http2: bool) {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     let text = || facts.authority.as_ref().map(ToString::to_string);
     if http2 {
-        let authority = uri.authority().cloned().or_else(|| Authority::try_from(text()?).ok());
+        let authority = uri
+            .authority()
+            .cloned()
+            .or_else(|| Authority::try_from(text()?).ok());
         headers.remove(HOST);
         *uri = absolute(authority, path);
         return;
     }
-    let named = uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+    let named = uri
+        .authority()
+        .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
     if let Some(host) = named {
         headers.insert(HOST, host);
     } else if !headers.contains_key(HOST) {
@@ -179,7 +223,11 @@ async fn send(
     let mut tries = 1;
     loop {
         let request = build(&head, upload);
-        match worker.upstream.send(worker, &site.app, speak, &bounds(), request).await {
+        match worker
+            .upstream
+            .send(worker, &site.app, speak, &bounds(), request)
+            .await
+        {
             Err(Failure::Refused) if tries < UNSENT_TRIES && upload.replayable() => tries += 1,
             sent => return sent,
         }
@@ -211,23 +259,44 @@ fn switch(
     }
     let protocol = response.headers().get(UPGRADE).cloned();
     if let Err(violation) = check_response(response.version(), response.status(), response.headers(), true) {
-        return refuse(site, violation.of_response(), Some(&violation.to_string()), method, finish);
+        return refuse(
+            site,
+            violation.of_response(),
+            Some(&violation.to_string()),
+            method,
+            finish,
+        );
     }
     let (mut head, _) = response.into_parts();
     head.extensions.clear();
     strip_hop_by_hop(&mut head.headers);
     strip_private(&mut head.headers);
-    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(UPGRADE, protocol);
     }
     let judge = Judge::Plain(outcome(head.status));
-    *slot.borrow_mut() = Some((own, Box::new(Open { finish, judge, held: None })));
+    *slot.borrow_mut() = Some((
+        own,
+        Box::new(Open {
+            finish,
+            judge,
+            held: None,
+        }),
+    ));
     Response::from_parts(head, Relayed::untold(Body::Empty))
 }
 
 fn outcome(status: StatusCode) -> Outcome {
-    Outcome { reason: None, status: Some(status), grpc: None, end: End::Complete, attempts: 1, retry_denied: None }
+    Outcome {
+        reason: None,
+        status: Some(status),
+        grpc: None,
+        end: End::Complete,
+        attempts: 1,
+        retry_denied: None,
+    }
 }
 
 /// Sends the application's response on.
@@ -241,7 +310,13 @@ fn forward(
     let length = match check_response(response.version(), response.status(), response.headers(), false) {
         Ok(length) => length,
         Err(violation) => {
-            return refuse(site, violation.of_response(), Some(&violation.to_string()), method, finish);
+            return refuse(
+                site,
+                violation.of_response(),
+                Some(&violation.to_string()),
+                method,
+                finish,
+            );
         }
     };
     strip_hop_by_hop(response.headers_mut());
@@ -254,6 +329,10 @@ fn forward(
         BodyLength::Known(length) if method != Method::HEAD => Some(length),
         _ => None,
     };
-    let open = Open { finish, judge: Judge::Plain(outcome), held };
+    let open = Open {
+        finish,
+        judge: Judge::Plain(outcome),
+        held,
+    };
     response.map(|body| Relayed::new(body, open, None, known))
 }

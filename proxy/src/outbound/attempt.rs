@@ -38,7 +38,11 @@ enum Over {
 }
 
 /// `attempt`, unless `deadline` passes first.
-pub(super) async fn within<T>(worker: &Worker, deadline: Option<Now>, attempt: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(
+    worker: &Worker,
+    deadline: Option<Now>,
+    attempt: impl Future<Output = T>,
+) -> Option<T> {
     match deadline {
         None => Some(attempt.await),
         Some(at) => tokio::time::timeout_at(worker.instant(at), attempt).await.ok(),
@@ -47,7 +51,12 @@ pub(super) async fn within<T>(worker: &Worker, deadline: Option<Now>, attempt: i
 
 impl Forwarding<'_> {
     /// The head of an attempt.
-    pub(super) fn attempt_head(&self, exchange: &Exchange<'_>, number: u32, meshed: bool) -> Request<UploadBody> {
+    pub(super) fn attempt_head(
+        &self,
+        exchange: &Exchange<'_>,
+        number: u32,
+        meshed: bool,
+    ) -> Request<UploadBody> {
         let mut request = Request::new(self.upload.attempt());
         *request.method_mut() = self.sent.method.clone();
         *request.uri_mut() = self.sent.uri.clone();
@@ -80,7 +89,9 @@ impl Forwarding<'_> {
             (own.send(request).await?, Over::Own(own))
         } else {
             let upstream = &self.worker.upstream;
-            let (response, held) = upstream.send(self.worker, endpoint, speak, &bounds, request).await?;
+            let (response, held) = upstream
+                .send(self.worker, endpoint, speak, &bounds, request)
+                .await?;
             (response, Over::Pooled(held))
         };
         self.read_head(response, over, endpoint.identity.is_some())
@@ -97,10 +108,15 @@ impl Forwarding<'_> {
         }
     }
 
-    fn read_head(&self, mut response: Response<Body>, over: Over, meshed: bool) -> Result<(Head, Answered), Failure> {
+    fn read_head(
+        &self,
+        mut response: Response<Body>,
+        over: Over,
+        meshed: bool,
+    ) -> Result<(Head, Answered), Failure> {
         let upgrade = self.upgrade.is_some();
         let length = check_response(response.version(), response.status(), response.headers(), upgrade)
-            .map_err(|violation| of_violation(violation))?;
+            .map_err(of_violation)?;
         let unprocessed = if meshed {
             take_private(response.headers_mut()).unprocessed
         } else {
@@ -110,11 +126,22 @@ impl Forwarding<'_> {
         let trailers_only = http_body::Body::is_end_stream(response.body());
         let head = Head {
             status: response.status(),
-            grpc: if trailers_only { grpc_status(response.headers()) } else { None },
+            grpc: if trailers_only {
+                grpc_status(response.headers())
+            } else {
+                None
+            },
             retry_after: parse_retry_after(response.headers()),
             unprocessed,
         };
-        Ok((head, Answered { response, over, length }))
+        Ok((
+            head,
+            Answered {
+                response,
+                over,
+                length,
+            },
+        ))
     }
 
     /// Sends the response on.
@@ -125,18 +152,28 @@ impl Forwarding<'_> {
         finish: Finish,
         deadline: Option<Now>,
     ) -> Response<Relayed> {
-        let Answered { mut response, over, length } = answered;
+        let Answered {
+            mut response,
+            over,
+            length,
+        } = answered;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = response.headers().get(http::header::UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
-        self.route.rule.edit_response(Some(self.route.backend), response.headers_mut());
+        self.route
+            .rule
+            .edit_response(Some(self.route.backend), response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         response.extensions_mut().clear();
         let judge = Judge::Exchange(Box::new(exchange.into_response()), Rc::clone(self.target));
         let held = match over {
             Over::Pooled(held) => Some(held),
             Over::Own(own) if switched => {
-                let open = Open { finish, judge, held: None };
+                let open = Open {
+                    finish,
+                    judge,
+                    held: None,
+                };
                 return upgrade::switch(response, protocol, own, open, self.slot);
             }
             Over::Own(_) => None,
@@ -161,7 +198,10 @@ fn of_violation(violation: Violation) -> Failure {
 /// HTTP/1 names the authority in `Host`, first of all fields.
 fn to_origin_form(request: &mut Request<UploadBody>) {
     let uri = std::mem::take(request.uri_mut()).into_parts();
-    if let Some(host) = uri.authority.and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()) {
+    if let Some(host) = uri
+        .authority
+        .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
+    {
         request.headers_mut().insert(HOST, host);
     }
     *request.uri_mut() = uri.path_and_query.map_or_else(Uri::default, Uri::from);

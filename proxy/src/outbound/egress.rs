@@ -43,26 +43,23 @@ fn outside(address: SocketAddr) -> Arc<Endpoint> {
 }
 
 /// Passes a connection.
-pub(super) async fn pass(worker: &Worker, stream: Stream, name: &Name, tracked: &Tracked) {
+pub(super) async fn pass(stream: Stream, name: &Name, tracked: &Tracked) {
     let _busy = tracked.begin();
     let connected = async {
         let address = resolve(name).await?;
-        tokio::time::timeout(CONNECT_TIMEOUT, socket::connect(address)).await.ok()?.ok()
+        tokio::time::timeout(CONNECT_TIMEOUT, socket::connect(address))
+            .await
+            .ok()?
+            .ok()
     };
-    let result = match connected.await {
-        Some(upstream) => {
-            counter!("weft_egress_connections_total", "result" => "opened").increment(1);
-            tcp::relay(stream, upstream.into()).await.end == tcp::End::Clean
-        }
-        None => {
-            stream.reset_on_close();
-            false
-        }
-    };
-    if !result {
+    let Some(upstream) = connected.await else {
         counter!("weft_egress_connections_total", "result" => "failed").increment(1);
+        return stream.reset_on_close();
+    };
+    counter!("weft_egress_connections_total", "result" => "opened").increment(1);
+    if tcp::relay(stream, upstream.into()).await.end != tcp::End::Clean {
+        counter!("weft_egress_connections_total", "result" => "unclean").increment(1);
     }
-    tracing::debug!(%name, draining = tracked.finishing(), worker = worker.tracker.open(), "egress connection ended");
 }
 
 /// Passes a request.
@@ -85,7 +82,10 @@ pub(super) async fn request(
     let http2 = head.version == Version::HTTP_2;
     if !http2 {
         let path = head.uri.path_and_query().cloned();
-        head.uri = absolute(None, path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
+        head.uri = absolute(
+            None,
+            path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+        );
         if let (None, Some(authority)) = (head.headers.get(http::header::HOST), &facts.authority)
             && let Ok(host) = authority.to_string().try_into()
         {
@@ -98,12 +98,22 @@ pub(super) async fn request(
     upload.forget();
     let speak = if http2 { Speak::Http2 } else { Speak::Http1 };
     let sent = Request::from_parts(head, upload.attempt());
-    match worker.upstream.send(worker, &outside(address), speak, &bounds(), sent).await {
+    match worker
+        .upstream
+        .send(worker, &outside(address), speak, &bounds(), sent)
+        .await
+    {
         Err(failure) => answer(failure.reason(), None, &method, finish, None),
-        Ok((mut response, held)) => {
+        Ok((mut response, place)) => {
             let headers = response.headers();
             if let Err(violation) = check_response(response.version(), response.status(), headers, false) {
-                return answer(violation.of_response(), Some(&violation.to_string()), &method, finish, None);
+                return answer(
+                    violation.of_response(),
+                    Some(&violation.to_string()),
+                    &method,
+                    finish,
+                    None,
+                );
             }
             strip_hop_by_hop(response.headers_mut());
             strip_private(response.headers_mut());
@@ -117,7 +127,11 @@ pub(super) async fn request(
                 attempts: 1,
                 retry_denied: None,
             };
-            let open = Open { finish, judge: Judge::Plain(outcome), held: Some(held) };
+            let open = Open {
+                finish,
+                judge: Judge::Plain(outcome),
+                held: Some(place),
+            };
             response.map(|body| Relayed::new(body, open, None, None))
         }
     }

@@ -47,7 +47,9 @@ pub(super) fn terms<'a>(
 }
 
 fn hash(balancer: &Balancer, headers: &HeaderMap, peer: SocketAddr) -> Option<u64> {
-    let Balancer::RingHash(key) = balancer else { return None };
+    let Balancer::RingHash(key) = balancer else {
+        return None;
+    };
     let by_header = match key {
         HashKey::Header(name) => headers.get(name).map(|value| ring::hash(value.as_bytes())),
         HashKey::SourceAddress => None,
@@ -73,7 +75,8 @@ pub(super) fn prepare(
     strip_private(&mut head.headers);
     head.headers.remove(EXPECT); // whoever reads the body here has said "100 Continue"
     if let Some(protocol) = upgrade {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol.clone());
     }
     let trace = trace::pass_on(&mut head.headers, &mut finish.worker().rng.borrow_mut());
@@ -93,13 +96,21 @@ fn authority(uri: &Uri, headers: &HeaderMap, facts: &RequestFacts, rule: &Compil
     if let Some(authority) = uri.authority() {
         return Some(authority.clone());
     }
-    let host = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = headers
+        .get(HOST)
+        .and_then(|host| Authority::try_from(host.as_bytes()).ok());
     host.or_else(|| Authority::try_from(facts.authority.as_ref()?.to_string()).ok())
 }
 
 fn path(uri: &Uri, rule: &CompiledRule) -> PathAndQuery {
-    let as_sent = || uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let Some(mut path) = rule.rewrite_path(uri.path()) else { return as_sent() };
+    let as_sent = || {
+        uri.path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"))
+    };
+    let Some(mut path) = rule.rewrite_path(uri.path()) else {
+        return as_sent();
+    };
     if let Some(query) = uri.query() {
         path.push('?');
         path.push_str(query);
@@ -127,8 +138,15 @@ pub(super) fn redirect(
     facts: &RequestFacts,
     finish: Finish,
 ) -> Response<Relayed> {
-    let host = facts.authority.as_ref().map(|authority| authority.host.to_string()).unwrap_or_default();
-    let port = facts.authority.as_ref().map(|authority| authority.port_or(facts.default_port));
+    let host = facts
+        .authority
+        .as_ref()
+        .map(|authority| authority.host.to_string())
+        .unwrap_or_default();
+    let port = facts
+        .authority
+        .as_ref()
+        .map(|authority| authority.port_or(facts.default_port));
     let asked = Asked {
         scheme: request.uri().scheme_str().unwrap_or("http"),
         host: &host,
@@ -136,7 +154,9 @@ pub(super) fn redirect(
         path: request.uri().path(),
         query: request.uri().query(),
     };
-    let location = rule.location(&asked).and_then(|text| HeaderValue::try_from(text).ok());
+    let location = rule
+        .location(&asked)
+        .and_then(|text| HeaderValue::try_from(text).ok());
     let mut response = plain(redirect.status, rule, finish);
     if let Some(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -154,7 +174,11 @@ pub(super) fn plain(status: StatusCode, rule: &CompiledRule, finish: Finish) -> 
         attempts: 0,
         retry_denied: None,
     };
-    let open = Open { finish, judge: Judge::Plain(outcome), held: None };
+    let open = Open {
+        finish,
+        judge: Judge::Plain(outcome),
+        held: None,
+    };
     let mut response = Response::new(Relayed::new(Body::Empty, open, None, None));
     *response.status_mut() = status;
     rule.edit_response(None, response.headers_mut());

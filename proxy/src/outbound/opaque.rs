@@ -25,7 +25,12 @@ use crate::worker::{Target, Worker};
 const SERVER_FIRST: Duration = Duration::from_millis(50);
 
 /// A connection to a destination whose protocol nobody declared: whoever speaks first shows what it is.
-pub(super) async fn detect(client: Client, mut stream: Stream, destination: &Arc<Destination>, tracked: Tracked) {
+pub(super) async fn detect(
+    client: Client,
+    mut stream: Stream,
+    destination: &Arc<Destination>,
+    tracked: Tracked,
+) {
     let upstream = tokio::select! {
         biased;
         speaks = stream.speaks() => match speaks {
@@ -38,7 +43,9 @@ pub(super) async fn detect(client: Client, mut stream: Stream, destination: &Arc
     if let Some(opened) = upstream {
         return relay(&client, stream, opened, tracked.begin()).await;
     }
-    let Some((detected, stream)) = first_bytes(stream, &tracked).await else { return };
+    let Some((detected, stream)) = first_bytes(stream, &tracked).await else {
+        return;
+    };
     match detected {
         Detected::Http1 | Detected::Http2 if destination.routes.is_some() => {
             requests(client, stream, detected, tracked).await;
@@ -50,7 +57,9 @@ pub(super) async fn detect(client: Client, mut stream: Stream, destination: &Arc
 /// A connection on which the server spoke first; never, if it does not or can't.
 async fn server_first(client: &Client, destination: &Arc<Destination>) -> Opened {
     tokio::time::sleep(SERVER_FIRST).await;
-    let Some(mut opened) = open(&client.worker, destination).await else { return pending().await };
+    let Some(mut opened) = open(&client.worker, destination).await else {
+        return pending().await;
+    };
     match opened.stream.speaks().await {
         Ok(_) => opened,
         Err(_) => pending().await,
@@ -58,7 +67,12 @@ async fn server_first(client: &Client, destination: &Arc<Destination>) -> Opened
 }
 
 /// Relays a connection to a destination, whatever it speaks.
-pub(super) async fn serve(client: &Client, stream: Stream, destination: &Arc<Destination>, tracked: &Tracked) {
+pub(super) async fn serve(
+    client: &Client,
+    stream: Stream,
+    destination: &Arc<Destination>,
+    tracked: &Tracked,
+) {
     let busy = tracked.begin();
     match open(&client.worker, destination).await {
         Some(opened) => relay(client, stream, opened, busy).await,
@@ -77,7 +91,10 @@ struct Opened {
 }
 
 async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Opened> {
-    let entry = destination.opaque.as_ref().and_then(|name| destination.clusters.get(name))?;
+    let entry = destination
+        .opaque
+        .as_ref()
+        .and_then(|name| destination.clusters.get(name))?;
     let target = worker.target(entry, worker.now());
     let mut exchange = Exchange::new(worker.now(), Terms::new(&Method::CONNECT));
     let mut event = Event::Start;
@@ -102,10 +119,21 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
             Action::Forward { .. } => {
                 let (stream, place, address) = opened?;
                 target.edge.connections(meshed).opened();
-                return Some(Opened { stream, exchange, target, meshed, address, _place: place });
+                return Some(Opened {
+                    stream,
+                    exchange,
+                    target,
+                    meshed,
+                    address,
+                    _place: place,
+                });
             }
             Action::Respond(reason) => {
-                tracing::info!(destination = &*destination.name, reason = reason.label(), "no connection");
+                tracing::info!(
+                    destination = &*destination.name,
+                    reason = reason.label(),
+                    "no connection"
+                );
                 target.edge.connections(meshed).failed();
                 Event::ResponseEnd(None)
             }
@@ -115,7 +143,14 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
 }
 
 async fn relay(client: &Client, stream: Stream, opened: Opened, busy: Busy) {
-    let Opened { stream: upstream, mut exchange, target, meshed, address, _place } = opened;
+    let Opened {
+        stream: upstream,
+        mut exchange,
+        target,
+        meshed,
+        address,
+        _place,
+    } = opened;
     let worker = &client.worker;
     let started = worker.now();
     let relayed = tcp::relay(stream, upstream).await;

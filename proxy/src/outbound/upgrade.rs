@@ -42,7 +42,8 @@ pub(super) async fn connect(
     finish: Finish,
     slot: Option<Slot>,
 ) -> Response<Relayed> {
-    let refuse = |reason: Reason, detail: &str, finish| answer(reason, Some(detail), &Method::CONNECT, finish, None);
+    let refuse =
+        |reason: Reason, detail: &str, finish| answer(reason, Some(detail), &Method::CONNECT, finish, None);
     let worker = &client.worker;
     if let Some(error) = forbidden(worker, facts) {
         return refuse(Reason::ConnectForbidden, &error.to_string(), finish);
@@ -67,7 +68,11 @@ pub(super) async fn connect(
         attempts: 0,
         retry_denied: None,
     };
-    let open = Open { finish, judge: Judge::Plain(outcome), held: None };
+    let open = Open {
+        finish,
+        judge: Judge::Plain(outcome),
+        held: None,
+    };
     Response::new(Relayed::new(Body::Empty, open, None, None))
 }
 
@@ -79,7 +84,9 @@ pub(super) fn switch(
     open: Open,
     slot: Option<Slot>,
 ) -> Response<Relayed> {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         response.headers_mut().insert(UPGRADE, protocol);
     }

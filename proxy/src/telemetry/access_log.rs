@@ -88,20 +88,30 @@ impl AccessLog {
     /// Starts the writer thread, which ends when the last clone is dropped and all is written.
     pub fn start<W: Write + Send + 'static>(mut sink: W) -> std::io::Result<Self> {
         let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            for line in queue {
-                if sink.write_all(&line).and_then(|()| sink.flush()).is_err() {
-                    return; // nobody reads: from now on every line counts as dropped
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || {
+                for line in queue {
+                    if sink.write_all(&line).and_then(|()| sink.flush()).is_err() {
+                        return; // nobody reads: from now on every line counts as dropped
+                    }
                 }
-            }
-        })?;
-        Ok(Self { lines, dropped: counter!("weft_access_log_dropped_total") })
+            })?;
+        Ok(Self {
+            lines,
+            dropped: counter!("weft_access_log_dropped_total"),
+        })
     }
 
     /// Hands a record over, or drops it.
     pub fn write(&self, record: &Record<'_>) {
-        let line = Line { time: rfc3339(SystemTime::now()), record };
-        let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
+        let line = Line {
+            time: rfc3339(SystemTime::now()),
+            record,
+        };
+        let Ok(mut bytes) = serde_json::to_vec(&line) else {
+            return;
+        };
         bytes.push(b'\n');
         match self.lines.try_send(bytes) {
             Ok(()) => {}
@@ -113,7 +123,9 @@ impl AccessLog {
 /// UTC with milliseconds (RFC 3339).
 fn rfc3339(time: SystemTime) -> String {
     const DAY: u64 = 86_400;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     let (seconds, millis) = (since.as_secs(), since.subsec_millis());
     let (year, month, day) = civil(seconds / DAY);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -129,7 +141,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -146,7 +162,10 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00.000Z"),
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+            assert_eq!(
+                rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+                text
+            );
         }
     }
 
@@ -169,7 +188,11 @@ mod tests {
         let (open, gate) = channel();
         let (written, lines) = channel();
         let log = AccessLog::start(Gate(gate, written)).unwrap();
-        let record = Record { direction: "outbound", status: Some(200), ..Record::default() };
+        let record = Record {
+            direction: "outbound",
+            status: Some(200),
+            ..Record::default()
+        };
         for _ in 0..2 * QUEUE {
             log.write(&record);
         }
@@ -177,7 +200,10 @@ mod tests {
         let lines: Vec<Vec<u8>> = lines.iter().collect();
         assert!((QUEUE..=QUEUE + 1).contains(&lines.len()), "{}", lines.len());
         let parsed: serde_json::Value = serde_json::from_slice(&lines[0]).unwrap();
-        assert_eq!((&parsed["status"], &parsed["direction"]), (&200.into(), &"outbound".into()));
+        assert_eq!(
+            (&parsed["status"], &parsed["direction"]),
+            (&200.into(), &"outbound".into())
+        );
         assert!(parsed.get("reason").is_none());
     }
 }

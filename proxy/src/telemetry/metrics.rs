@@ -192,7 +192,11 @@ impl Edge {
                     counter!("weft_inbound_requests_total", "service" => name.clone(), "protocol" => protocol,
                         "tls" => tls, "result" => result)
                 };
-                Requests { success: results("success"), failure: results("failure"), duration: None }
+                Requests {
+                    success: results("success"),
+                    failure: results("failure"),
+                    duration: None,
+                }
             }
         }
     }

@@ -19,7 +19,10 @@ pub struct Seen {
 impl Seen {
     /// The first value of a field, by its lower-case name.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -27,7 +30,9 @@ impl Seen {
 pub type Journal = Rc<RefCell<Vec<Seen>>>;
 
 /// Accepts for ever and handles each connection in a task of its own.
-pub async fn listen<F: Future<Output = ()> + 'static>(handle: impl Fn(TcpStream) -> F + 'static) -> SocketAddr {
+pub async fn listen<F: Future<Output = ()> + 'static>(
+    handle: impl Fn(TcpStream) -> F + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     spawn_local(async move {
@@ -67,7 +72,11 @@ pub fn ok(body: &str) -> String {
 /// Reads one request; `None` at the end.
 pub async fn read_request(stream: &mut BufStream<TcpStream>) -> Option<Seen> {
     let (line, fields) = read_head(stream).await?;
-    let mut seen = Seen { line, fields, body: Vec::new() };
+    let mut seen = Seen {
+        line,
+        fields,
+        body: Vec::new(),
+    };
     seen.body = read_body(stream, &seen.fields, false).await;
     Some(seen)
 }
@@ -81,14 +90,25 @@ async fn read_head(stream: &mut BufStream<TcpStream>) -> Option<(String, Vec<(St
     loop {
         let mut field = String::new();
         stream.read_line(&mut field).await.ok()?;
-        let Some((name, value)) = field.trim_end().split_once(':') else { break };
+        let Some((name, value)) = field.trim_end().split_once(':') else {
+            break;
+        };
         fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     Some((line.trim_end().to_owned(), fields))
 }
 
-async fn read_body(stream: &mut BufStream<TcpStream>, fields: &[(String, String)], until_end: bool) -> Vec<u8> {
-    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
+async fn read_body(
+    stream: &mut BufStream<TcpStream>,
+    fields: &[(String, String)],
+    until_end: bool,
+) -> Vec<u8> {
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
+    };
     let mut body = Vec::new();
     if let Some(length) = field("content-length") {
         body.resize(length.parse().unwrap(), 0);
@@ -121,7 +141,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -145,12 +168,22 @@ impl Client {
         let (line, fields) = read_head(&mut self.0).await?;
         let status: u16 = line.split(' ').nth(1).unwrap().parse().unwrap();
         let bodyless = status < 200 || status == 204 || status == 304;
-        let body = if bodyless { Vec::new() } else { read_body(&mut self.0, &fields, true).await };
-        Some(Answer { status, fields, body: String::from_utf8(body).unwrap() })
+        let body = if bodyless {
+            Vec::new()
+        } else {
+            read_body(&mut self.0, &fields, true).await
+        };
+        Some(Answer {
+            status,
+            fields,
+            body: String::from_utf8(body).unwrap(),
+        })
     }
 
     /// One GET, by the short name of a Service.
     pub async fn get(&mut self, host: &str, path: &str) -> Answer {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.expect("an answer")
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await
+            .expect("an answer")
     }
 }

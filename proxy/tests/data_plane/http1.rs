@@ -20,7 +20,10 @@ impl Pair {
         let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
         let client = Proxy::client(&ca, "order");
         client.know(USER, Protocol::Http1, vec![meshed(server.inbound[0], "user")]);
-        Self { client, _server: server }
+        Self {
+            client,
+            _server: server,
+        }
     }
 
     async fn connect(&self) -> Client {
@@ -59,12 +62,18 @@ fn bodies_pass_with_a_length_and_in_chunks() {
         let (app, journal) = echo().await;
         let pair = Pair::new(app);
         let mut connection = pair.connect().await;
-        let answer = connection.send("POST / HTTP/1.1\r\nHost: user\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+        let answer = connection
+            .send("POST / HTTP/1.1\r\nHost: user\r\nContent-Length: 5\r\n\r\nhello")
+            .await
+            .unwrap();
         assert_eq!(answer.body, "hello");
         let chunked = "PUT / HTTP/1.1\r\nHost: user\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nfoo\r\n3\r\nbar\r\n0\r\n\r\n";
         assert_eq!(connection.send(chunked).await.unwrap().body, "foobar");
         let large = "x".repeat(3 << 20);
-        let text = format!("POST / HTTP/1.1\r\nHost: user\r\nContent-Length: {}\r\n\r\n{large}", large.len());
+        let text = format!(
+            "POST / HTTP/1.1\r\nHost: user\r\nContent-Length: {}\r\n\r\n{large}",
+            large.len()
+        );
         assert_eq!(connection.send(&text).await.unwrap().body.len(), large.len());
         assert_eq!(journal.borrow()[0].field("content-length"), Some("5"));
     });
@@ -73,10 +82,16 @@ fn bodies_pass_with_a_length_and_in_chunks() {
 #[test]
 fn http_1_0_gets_an_answer_and_its_end() {
     run(async {
-        let (app, _) = http1(|_| "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_owned()).await;
+        let (app, _) =
+            http1(|_| "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_owned())
+                .await;
         let pair = Pair::new(app);
         let mut connection = pair.connect().await;
-        connection.0.write_all(b"GET / HTTP/1.0\r\nHost: user\r\n\r\n").await.unwrap();
+        connection
+            .0
+            .write_all(b"GET / HTTP/1.0\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
         connection.0.flush().await.unwrap();
         let mut text = String::new();
         connection.0.read_to_string(&mut text).await.unwrap();
@@ -90,8 +105,12 @@ fn answers_without_a_body_end_where_they_should() {
     run(async {
         let (app, _) = http1(|seen| match seen.line.split(' ').nth(1) {
             Some("/none") => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
-            Some("/same") => "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n".to_owned(),
-            _ if seen.line.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n".to_owned(),
+            Some("/same") => {
+                "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 7\r\n\r\n".to_owned()
+            }
+            _ if seen.line.starts_with("HEAD") => {
+                "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n".to_owned()
+            }
             _ => ok("whole"),
         })
         .await;
@@ -99,7 +118,11 @@ fn answers_without_a_body_end_where_they_should() {
         let mut connection = pair.connect().await;
         assert_eq!(connection.get("user", "/none").await.status, 204);
         assert_eq!(connection.get("user", "/same").await.status, 304);
-        connection.0.write_all(b"HEAD / HTTP/1.1\r\nHost: user\r\n\r\n").await.unwrap();
+        connection
+            .0
+            .write_all(b"HEAD / HTTP/1.1\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
         connection.0.flush().await.unwrap();
         let mut head = Vec::new();
         loop {
@@ -143,12 +166,26 @@ fn private_fields_and_those_of_one_connection_go_no_further() {
             )
             .await
             .unwrap();
-        assert_eq!((answer.field("x-hop"), answer.field("x-weft-unprocessed")), (None, None));
+        assert_eq!(
+            (answer.field("x-hop"), answer.field("x-weft-unprocessed")),
+            (None, None)
+        );
         let seen = journal.borrow();
-        assert_eq!(seen.len(), 1, "an application's word about being unprocessed is not believed");
-        let ids: Vec<_> = seen[0].fields.iter().filter(|(name, _)| name.replace('_', "-") == "x-weft-client-id").collect();
+        assert_eq!(
+            seen.len(),
+            1,
+            "an application's word about being unprocessed is not believed"
+        );
+        let ids: Vec<_> = seen[0]
+            .fields
+            .iter()
+            .filter(|(name, _)| name.replace('_', "-") == "x-weft-client-id")
+            .collect();
         assert_eq!(ids, [&("x-weft-client-id".to_owned(), id("order"))]);
-        assert_eq!((seen[0].field("x-mine"), seen[0].field("x-kept")), (None, Some("1")));
+        assert_eq!(
+            (seen[0].field("x-mine"), seen[0].field("x-kept")),
+            (None, Some("1"))
+        );
         assert_eq!(seen[0].field("x-weft-attempt"), None);
     });
 }
@@ -226,14 +263,22 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
                 let mut stream = BufStream::new(stream);
                 read_request(&mut stream).await.unwrap();
                 gone.send("arrived").await.unwrap();
-                assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0, "no other request on this connection");
+                assert_eq!(
+                    stream.read(&mut [0; 8]).await.unwrap_or(0),
+                    0,
+                    "no other request on this connection"
+                );
                 gone.send("gone").await.unwrap();
             }
         })
         .await;
         let pair = Pair::new(app);
         let mut connection = pair.connect().await;
-        connection.0.write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n").await.unwrap();
+        connection
+            .0
+            .write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
         connection.0.flush().await.unwrap();
         assert_eq!(told.recv().await, Some("arrived"));
         drop(connection);

@@ -78,13 +78,19 @@ fn an_http2_client_reaches_an_http1_application() {
         let (app, journal) = http1(|_| ok("one")).await;
         let (client, _server) = pair(app, Protocol::Http1);
         let mut requests = connect(&client).await;
-        let request = Request::get("http://user/a?b").header("cookie", "a=1").body(()).unwrap();
+        let request = Request::get("http://user/a?b")
+            .header("cookie", "a=1")
+            .body(())
+            .unwrap();
         let (response, _) = requests.send_request(request, true).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(read_all(response.into_body()).await.0, b"one");
         let seen = journal.borrow();
-        assert_eq!((seen[0].line.as_str(), seen[0].field("host")), ("GET /a?b HTTP/1.1", Some("user")));
+        assert_eq!(
+            (seen[0].line.as_str(), seen[0].field("host")),
+            ("GET /a?b HTTP/1.1", Some("user"))
+        );
     });
 }
 
@@ -95,7 +101,10 @@ fn a_grpc_call_keeps_messages_and_trailers() {
             assert_eq!(request.headers()["te"], "trailers");
             let (message, trailers) = read_all(request.into_body()).await;
             assert!(trailers.is_none());
-            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let head = Response::builder()
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap();
             let mut stream = respond.send_response(head, false).unwrap();
             stream.send_data(message.into(), false).unwrap();
             let mut trailers = HeaderMap::new();
@@ -107,7 +116,9 @@ fn a_grpc_call_keeps_messages_and_trailers() {
         let (client, _server) = pair(app, Protocol::Grpc);
         let mut requests = connect(&client).await;
         let (response, mut stream) = requests.send_request(call(), false).unwrap();
-        stream.send_data(Bytes::from_static(b"\0\0\0\0\x02hi"), true).unwrap();
+        stream
+            .send_data(Bytes::from_static(b"\0\0\0\0\x02hi"), true)
+            .unwrap();
         let (message, trailers) = read_all(response.await.unwrap().into_body()).await;
         assert_eq!(message, b"\0\0\0\0\x02hi");
         let trailers = trailers.unwrap();
@@ -140,7 +151,11 @@ fn a_trailers_only_answer_stays_one() {
 #[test]
 fn our_own_answers_to_grpc_are_grpc() {
     run(async {
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let (client, _server) = pair(gone, Protocol::Grpc);
         let (response, _) = connect(&client).await.send_request(call(), true).unwrap();
         let response = response.await.unwrap();
@@ -212,7 +227,11 @@ fn stalled_readers_hold_up_nobody_else() {
     const SIZE: usize = 1 << 20;
     run(async {
         let (app, _) = http1(|seen| {
-            if seen.line.contains("/large") { ok(&"x".repeat(SIZE)) } else { ok("small") }
+            if seen.line.contains("/large") {
+                ok(&"x".repeat(SIZE))
+            } else {
+                ok("small")
+            }
         })
         .await;
         let (client, _server) = pair(app, Protocol::Http1);
@@ -221,8 +240,9 @@ fn stalled_readers_hold_up_nobody_else() {
             let mut requests = connect(&client).await;
             for _ in 0..100 {
                 requests = requests.ready().await.unwrap();
-                let (response, _) =
-                    requests.send_request(Request::get("http://user/large").body(()).unwrap(), true).unwrap();
+                let (response, _) = requests
+                    .send_request(Request::get("http://user/large").body(()).unwrap(), true)
+                    .unwrap();
                 stalled.push(response.await.unwrap().into_body());
             }
             connections.push(requests);
@@ -248,14 +268,20 @@ fn a_flood_of_control_frames_ends_the_connection() {
         let (app, _) = http1(|_| ok("alive")).await;
         let (client, _server) = pair(app, Protocol::Http1);
         let mut stream = TcpStream::connect(client.outbound).await.unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
         let ping = [&b"\0\0\x08\x06\0\0\0\0\0"[..], &[0; 8]].concat();
         let flood = ping.repeat(2000);
         let _ = stream.write_all(&flood).await;
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received).await;
         let goaway = b"\0\0\x08\x07\0\0\0\0\0";
-        let at = received.windows(goaway.len()).position(|window| window == goaway).expect("GOAWAY was sent");
+        let at = received
+            .windows(goaway.len())
+            .position(|window| window == goaway)
+            .expect("GOAWAY was sent");
         let reason = u32::from_be_bytes(received[at + 13..at + 17].try_into().unwrap());
         assert_eq!(Http2Reason::from(reason), Http2Reason::ENHANCE_YOUR_CALM);
         let mut neighbour = crate::apps::Client::connect(client.outbound).await;

@@ -35,7 +35,12 @@ fn strict_refuses_plaintext_and_says_why() {
             let mut connection = Client::connect(server.inbound[0]).await;
             let answer = connection.get("user", "/").await;
             assert_eq!(answer.status, Reason::IdentityRequired.status().as_u16());
-            assert!(answer.field("proxy-status").unwrap().contains("http_request_denied"));
+            assert!(
+                answer
+                    .field("proxy-status")
+                    .unwrap()
+                    .contains("http_request_denied")
+            );
             assert!(connection.read().await.is_none(), "and the connection ends");
             let mut opaque = TcpStream::connect(server.inbound[0]).await.unwrap();
             opaque.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
@@ -64,11 +69,17 @@ fn permissive_takes_plaintext_the_mesh_and_an_applications_own_tls() {
         let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Permissive);
         let client = Proxy::client(&ca, "order");
         client.know(USER, Protocol::Http1, vec![meshed(server.inbound[0], "user")]);
-        assert_eq!(Client::connect(client.outbound).await.get("user", "/").await.body, "both");
+        assert_eq!(
+            Client::connect(client.outbound).await.get("user", "/").await.body,
+            "both"
+        );
         let mut foreign = Client::connect(server.inbound[0]).await;
         let spoofed = "GET / HTTP/1.1\r\nHost: user\r\nX-Weft-Client-Id: spiffe://evil\r\n\r\n";
         assert_eq!(foreign.send(spoofed).await.unwrap().body, "both");
-        assert_eq!(journal.borrow()[0].field("x-weft-client-id"), Some(id("order").as_str()));
+        assert_eq!(
+            journal.borrow()[0].field("x-weft-client-id"),
+            Some(id("order").as_str())
+        );
         assert_eq!(journal.borrow()[1].field("x-weft-client-id"), None);
 
         let app = listen(|mut stream| async move {
@@ -102,17 +113,24 @@ fn nobody_without_the_right_certificate_gets_through() {
         let (app, count) = counting().await;
         let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
         // A server whose identity isn't the endpoint's.
-        assert_eq!(reaches(ca.identity(&id("order")), &server, "payment", &count).await, (false, 503));
+        assert_eq!(
+            reaches(ca.identity(&id("order")), &server, "payment", &count).await,
+            (false, 503)
+        );
         // A client of another CA, which the server refuses and which refuses the server.
-        assert_eq!(reaches(foreign.identity(&id("order")), &server, "user", &count).await, (false, 503));
+        assert_eq!(
+            reaches(foreign.identity(&id("order")), &server, "user", &count).await,
+            (false, 503)
+        );
         // A client of another CA that trusts the right one.
-        let mixed = Identity::new(foreign.leaf(&id("order"), Duration::from_secs(60)), ca.bundle(), 1).unwrap();
+        let mixed =
+            Identity::new(foreign.leaf(&id("order"), Duration::from_mins(1)), ca.bundle(), 1).unwrap();
         assert_ne!(reaches(mixed, &server, "user", &count).await.1, 200);
         // An expired leaf, and another trust domain.
         let expired = ca.leaf(&id("order"), Duration::from_secs(0));
         let expired = Identity::new(expired, ca.bundle(), 1).unwrap();
         assert_ne!(reaches(expired, &server, "user", &count).await.1, 200);
-        let other = ca.leaf("spiffe://other.domain/ns/shop/sa/order", Duration::from_secs(60));
+        let other = ca.leaf("spiffe://other.domain/ns/shop/sa/order", Duration::from_mins(1));
         let other = Identity::new(other, ca.bundle(), 1).unwrap();
         assert_ne!(reaches(other, &server, "user", &count).await.1, 200);
         assert_eq!(count.get(), 0, "nothing reached the application");
@@ -127,8 +145,14 @@ fn an_endpoint_with_an_identity_is_never_spoken_to_in_plaintext() {
         client.know(USER, Protocol::Http1, vec![meshed(app, "user")]);
         let answer = Client::connect(client.outbound).await.get("user", "/").await;
         assert_eq!(answer.status, 503);
-        assert!(journal.borrow().iter().all(|seen| !seen.line.contains("HTTP/1")), "no request was readable");
+        assert!(
+            journal.borrow().iter().all(|seen| !seen.line.contains("HTTP/1")),
+            "no request was readable"
+        );
         client.know(USER, Protocol::Http1, vec![plain(app)]);
-        assert_eq!(Client::connect(client.outbound).await.get("user", "/").await.body, "plaintext");
+        assert_eq!(
+            Client::connect(client.outbound).await.get("user", "/").await.body,
+            "plaintext"
+        );
     });
 }

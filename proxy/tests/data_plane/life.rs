@@ -40,7 +40,11 @@ fn draining_finishes_what_runs_and_closes_what_does_not() {
         go_on.notify_one();
         assert_eq!(idle.get("user", "/").await.status, 200);
         arrived.notified().await;
-        running.0.write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n").await.unwrap();
+        running
+            .0
+            .write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
         running.0.flush().await.unwrap();
         arrived.notified().await;
         for proxy in [&client, &server] {
@@ -50,15 +54,25 @@ fn draining_finishes_what_runs_and_closes_what_does_not() {
         let mut late = Client::connect(client.outbound).await;
         go_on.notify_one();
         let answer = running.read().await.unwrap();
-        assert_eq!((answer.body.as_str(), answer.field("connection")), ("done", Some("close")));
+        assert_eq!(
+            (answer.body.as_str(), answer.field("connection")),
+            ("done", Some("close"))
+        );
         go_on.notify_one();
         let answer = late.get("user", "/").await;
-        assert_eq!((answer.body.as_str(), answer.field("connection")), ("done", Some("close")), "still served");
+        assert_eq!(
+            (answer.body.as_str(), answer.field("connection")),
+            ("done", Some("close")),
+            "still served"
+        );
         client.phase.send_replace(Phase::Ending);
         while !client.task.is_finished() {
             tokio::task::yield_now().await;
         }
-        assert!(TcpStream::connect(client.outbound).await.is_err(), "the socket is closed");
+        assert!(
+            TcpStream::connect(client.outbound).await.is_err(),
+            "the socket is closed"
+        );
     });
 }
 
@@ -86,8 +100,12 @@ fn a_renewed_certificate_touches_no_live_connection() {
             stream.write_u8(1).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), 1);
             streams.push(stream);
-            client.published.publish_identity(renewed(&ca, "order", Duration::from_secs(3600), generation));
-            server.published.publish_identity(renewed(&ca, "user", Duration::from_secs(3600), generation));
+            client
+                .published
+                .publish_identity(renewed(&ca, "order", Duration::from_hours(1), generation));
+            server
+                .published
+                .publish_identity(renewed(&ca, "user", Duration::from_hours(1), generation));
             for stream in &mut streams {
                 stream.write_u8(7).await.unwrap();
                 assert_eq!(stream.read_u8().await.unwrap(), 7);
@@ -113,7 +131,9 @@ fn requests_move_to_a_new_connection_before_a_leaf_expires() {
             assert_eq!((answer.status, answer.body.as_str()), (200, "steady"));
             if journal.borrow().len() % 200 == 0 {
                 renewals += 1;
-                client.published.publish_identity(renewed(&ca, "order", Duration::from_secs(3), renewals));
+                client
+                    .published
+                    .publish_identity(renewed(&ca, "order", Duration::from_secs(3), renewals));
             }
         }
         assert!(renewals > 3);

@@ -1,6 +1,6 @@
 //! The data plane end to end: workers of two proxies in one process, real sockets, real mTLS, configuration by hand.
 
-#![allow(unreachable_pub)] // a test binary has no outside
+#![allow(unreachable_pub, clippy::unwrap_used)] // a test binary has no outside, and may panic
 
 mod apps;
 mod mesh;

@@ -20,9 +20,9 @@ use weft_proxy::published::Published;
 use weft_proxy::runtime::{Phase, WorkerContext, WorkerListeners};
 use weft_proxy::{socket, worker};
 use weft_proxy_core::resource::{
-    Action, Balancer, Cluster, Endpoint, Endpoints, HeaderEdit, Inbound, InboundPort, Kind, Limits, Listener,
-    ListenerBody, Name, PathMatch, Protocol, Resource, Retry, RetryBudget, Rewrite, RouteConfig, RouteMatch, Rule,
-    Target, TlsMode, WeightedBackend,
+    Action, Backoff, Balancer, Cluster, Endpoint, Endpoints, HeaderEdit, Inbound, InboundPort, Kind, Limits,
+    Listener, ListenerBody, Name, PathMatch, Protocol, Resource, Retry, RetryBudget, Rewrite, RouteConfig,
+    RouteMatch, Rule, Target, TlsMode, WeightedBackend,
 };
 use weft_proxy_core::snapshot::{Snapshot, Store};
 
@@ -30,8 +30,15 @@ pub const USER: &str = "user.shop.svc.cluster.local:80";
 
 /// Runs a test whose tasks stay on this thread.
 pub fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limited = async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs") };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let limited = async {
+        tokio::time::timeout(Duration::from_secs(30), test)
+            .await
+            .expect("the test hangs");
+    };
     runtime.block_on(LocalSet::new().run_until(limited));
 }
 
@@ -47,7 +54,10 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), root }
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
     }
 
     pub fn bundle(&self) -> TrustBundle {
@@ -56,18 +66,22 @@ impl Ca {
 
     pub fn leaf(&self, id: &str, lifetime: Duration) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let request = rcgen::CertificateSigningRequestParams::from_der(&key.csr_der().unwrap().into()).unwrap();
+        let request =
+            rcgen::CertificateSigningRequestParams::from_der(&key.csr_der().unwrap().into()).unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = (SystemTime::now() - Duration::from_secs(600)).into();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.not_before = (SystemTime::now() - Duration::from_mins(10)).into();
         params.not_after = (SystemTime::now() + lifetime).into();
         let signed = params.signed_by(&request.public_key, &self.issuer).unwrap();
         Leaf::new(vec![signed.der().clone()], &key).unwrap()
     }
 
     pub fn identity(&self, id: &str) -> Identity {
-        Identity::new(self.leaf(id, Duration::from_secs(3600)), self.bundle(), 1).unwrap()
+        Identity::new(self.leaf(id, Duration::from_hours(1)), self.bundle(), 1).unwrap()
     }
 }
 
@@ -97,7 +111,10 @@ pub struct Proxy {
 impl Proxy {
     /// A sidecar in front of `apps`, with `flags` as on the command line.
     pub fn start(identity: Option<Identity>, apps: &[SocketAddr], flags: &[&str]) -> Rc<Self> {
-        let inbound: Vec<String> = apps.iter().map(|app| format!("--inbound=127.0.0.1:0={app}")).collect();
+        let inbound: Vec<String> = apps
+            .iter()
+            .map(|app| format!("--inbound=127.0.0.1:0={app}"))
+            .collect();
         let given = [
             "weft-proxy",
             "--control-plane=127.0.0.1:1",
@@ -110,7 +127,11 @@ impl Proxy {
             "--status=127.0.0.1:0",
             "--admin=127.0.0.1:0",
         ];
-        let args = given.iter().copied().chain(inbound.iter().map(String::as_str)).chain(flags.iter().copied());
+        let args = given
+            .iter()
+            .copied()
+            .chain(inbound.iter().map(String::as_str))
+            .chain(flags.iter().copied());
         let config = Arc::new(Config::new(&Command::parse_from(args).run, 1).unwrap());
         let listen = |address| socket::listen(address, 1).unwrap().remove(0);
         let any = "127.0.0.1:0".parse().unwrap();
@@ -120,7 +141,10 @@ impl Proxy {
             inbound: config.inbound.iter().map(|_| listen(any)).collect(),
         };
         let addresses = |sockets: &[std::net::TcpListener]| -> Vec<SocketAddr> {
-            sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+            sockets
+                .iter()
+                .map(|socket| socket.local_addr().unwrap())
+                .collect()
         };
         let outbound = listeners.outbound.as_ref().unwrap().local_addr().unwrap();
         let (binds, inbound) = (addresses(&listeners.binds), addresses(&listeners.inbound));
@@ -165,8 +189,14 @@ impl Proxy {
 
     /// Configures the inbound port.
     pub fn offer(&self, protocol: Protocol, tls: TlsMode) {
-        let port = InboundPort { protocol, tls, service: Some(USER.into()) };
-        let inbound = Inbound { ports: [(self.inbound[0].port(), port)].into() };
+        let port = InboundPort {
+            protocol,
+            tls,
+            service: Some(USER.into()),
+        };
+        let inbound = Inbound {
+            ports: [(self.inbound[0].port(), port)].into(),
+        };
         self.configure(vec![Resource::Listener(Listener {
             name: "inbound/shop/test".into(),
             body: ListenerBody::Inbound(inbound),
@@ -177,8 +207,12 @@ impl Proxy {
     pub fn configure(&self, resources: Vec<Resource>) {
         let mut store = self.store.borrow_mut();
         let before = self.published.load();
-        let mut roots: BTreeSet<(Kind, Name)> =
-            before.snapshot.destinations().keys().map(|name| (Kind::Listener, Name::clone(name))).collect();
+        let mut roots: BTreeSet<(Kind, Name)> = before
+            .snapshot
+            .destinations()
+            .keys()
+            .map(|name| (Kind::Listener, Name::clone(name)))
+            .collect();
         roots.insert((Kind::Listener, "inbound/shop/test".into()));
         roots.insert((Kind::Listener, "absent.shop.svc.cluster.local:80".into()));
         for resource in &resources {
@@ -213,8 +247,14 @@ impl Proxy {
         change(&mut cluster);
         self.configure(vec![
             Resource::Cluster(cluster),
-            Resource::Endpoints(Endpoints { cluster: Name::clone(&name), endpoints }),
-            Resource::Routes(RouteConfig { name: Name::clone(&name), rules }),
+            Resource::Endpoints(Endpoints {
+                cluster: Name::clone(&name),
+                endpoints,
+            }),
+            Resource::Routes(RouteConfig {
+                name: Name::clone(&name),
+                rules,
+            }),
             Resource::Listener(Listener {
                 name: Name::clone(&name),
                 body: ListenerBody::Outbound {
@@ -229,12 +269,22 @@ impl Proxy {
 
 /// An endpoint that must prove `account`.
 pub fn meshed(address: SocketAddr, account: &str) -> Endpoint {
-    Endpoint { identity: Some(id(account).into()), ..plain(address) }
+    Endpoint {
+        identity: Some(id(account).into()),
+        ..plain(address)
+    }
 }
 
 /// An endpoint outside the mesh.
 pub fn plain(address: SocketAddr) -> Endpoint {
-    Endpoint { address, weight: 1, ready: true, zone: "".into(), identity: None, workload: "".into() }
+    Endpoint {
+        address,
+        weight: 1,
+        ready: true,
+        zone: "".into(),
+        identity: None,
+        workload: "".into(),
+    }
 }
 
 pub fn cluster(name: &Name, protocol: Protocol) -> Cluster {
@@ -249,8 +299,16 @@ pub fn cluster(name: &Name, protocol: Protocol) -> Cluster {
         outlier: None,
         endpoint_breaker: None,
         service_breaker: None,
-        default_retry: Retry { attempts: 2, statuses: Vec::new(), grpc_codes: Vec::new(), backoff: Default::default() },
-        retry_budget: RetryBudget { percent: 20, floor: 10 },
+        default_retry: Retry {
+            attempts: 2,
+            statuses: Vec::new(),
+            grpc_codes: Vec::new(),
+            backoff: Backoff::default(),
+        },
+        retry_budget: RetryBudget {
+            percent: 20,
+            floor: 10,
+        },
     }
 }
 

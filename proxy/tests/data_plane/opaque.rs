@@ -17,7 +17,11 @@ const BROKER: &str = "broker.shop.svc.cluster.local:5222";
 fn broker(app: SocketAddr, protocol: Protocol) -> (Rc<Proxy>, Rc<Proxy>) {
     let ca = Ca::new();
     let server = Proxy::service(&ca, "broker", app, protocol, TlsMode::Strict);
-    let client = Proxy::start(Some(ca.identity(&id("order"))), &[], &["--bind=127.0.0.1:0=broker:5222"]);
+    let client = Proxy::start(
+        Some(ca.identity(&id("order"))),
+        &[],
+        &["--bind=127.0.0.1:0=broker:5222"],
+    );
     client.know(BROKER, protocol, vec![meshed(server.inbound[0], "broker")]);
     (client, server)
 }
@@ -65,7 +69,10 @@ fn a_reset_stays_a_reset_both_ways() {
         let (client, _server) = broker(app, Protocol::Tcp);
         let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
         stream.write_u8(b'r').await.unwrap();
-        assert_eq!(stream.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(
+            stream.read_u8().await.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
         let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
         stream.write_u8(b'w').await.unwrap();
         tokio::task::yield_now().await;
@@ -78,10 +85,17 @@ fn a_reset_stays_a_reset_both_ways() {
 #[test]
 fn nobody_there_is_a_reset() {
     run(async {
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let (client, _server) = broker(gone, Protocol::Tcp);
         let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
-        assert_eq!(stream.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(
+            stream.read_u8().await.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
     });
 }
 
@@ -114,7 +128,10 @@ fn an_undeclared_port_tells_requests_from_bytes() {
         let (client, _server) = broker(app, Protocol::Detect);
         let mut connection = Client::connect(client.binds[0]).await;
         assert_eq!(connection.get("whatever", "/").await.body, "http");
-        assert_eq!(journal.borrow()[0].field("x-weft-client-id"), Some(id("order").as_str()));
+        assert_eq!(
+            journal.borrow()[0].field("x-weft-client-id"),
+            Some(id("order").as_str())
+        );
         let (client, _server) = broker(echo_at_end().await, Protocol::Detect);
         let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
         stream.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
@@ -130,13 +147,21 @@ fn a_tunnel_is_a_connection_like_any_other() {
     run(async {
         let (client, _server) = broker(echo_at_end().await, Protocol::Tcp);
         let mut tunnel = Client::connect(client.outbound).await;
-        tunnel.0.write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n").await.unwrap();
+        tunnel
+            .0
+            .write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n")
+            .await
+            .unwrap();
         tunnel.0.flush().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(tunnel.0.read_u8().await.unwrap());
         }
-        assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        assert!(
+            head.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
         tunnel.0.write_all(b"through").await.unwrap();
         tunnel.0.shutdown().await.unwrap();
         let mut all = Vec::new();
@@ -145,7 +170,11 @@ fn a_tunnel_is_a_connection_like_any_other() {
         let (app, journal) = http1(|_| ok("in a tunnel")).await;
         let (client, _server) = broker(app, Protocol::Http1);
         let mut tunnel = Client::connect(client.outbound).await;
-        tunnel.0.write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n").await.unwrap();
+        tunnel
+            .0
+            .write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n")
+            .await
+            .unwrap();
         tunnel.0.flush().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use weft_proxy_core::outcome::Reason;
-use weft_proxy_core::resource::{Protocol, Retry, TlsMode};
+use weft_proxy_core::resource::{Backoff, Protocol, Retry, TlsMode};
 
 use crate::apps::{Client, http1, listen, ok, read_request};
 use crate::mesh::{Ca, Proxy, USER, meshed, plain, rule, run};
 
 /// An address where nobody listens.
 async fn dead() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// An application that reads each request and then breaks the connection; counts them.
@@ -63,7 +67,14 @@ fn a_dead_application_behind_a_live_sidecar_costs_no_request_either() {
         let alive = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
         let orphan = Proxy::service(&ca, "user", dead().await, Protocol::Http1, TlsMode::Strict);
         let client = Proxy::client(&ca, "order");
-        client.know(USER, Protocol::Http1, vec![meshed(orphan.inbound[0], "user"), meshed(alive.inbound[0], "user")]);
+        client.know(
+            USER,
+            Protocol::Http1,
+            vec![
+                meshed(orphan.inbound[0], "user"),
+                meshed(alive.inbound[0], "user"),
+            ],
+        );
         let mut connection = Client::connect(client.outbound).await;
         for _ in 0..10 {
             assert_eq!(connection.send(POST).await.unwrap().body, "alive");
@@ -72,7 +83,10 @@ fn a_dead_application_behind_a_live_sidecar_costs_no_request_either() {
         client.know(USER, Protocol::Http1, vec![meshed(orphan.inbound[0], "user")]);
         let answer = connection.send(POST).await.unwrap();
         assert_eq!(answer.status, 503);
-        assert!(answer.field("x-weft-unprocessed").is_none(), "private fields stay between sidecars");
+        assert!(
+            answer.field("x-weft-unprocessed").is_none(),
+            "private fields stay between sidecars"
+        );
     });
 }
 
@@ -98,7 +112,11 @@ fn a_lost_request_is_repeated_only_if_that_is_safe() {
                 lost += 1;
             }
         }
-        assert_eq!((count.get() - before, lost), (5, 5), "each POST goes to one endpoint");
+        assert_eq!(
+            (count.get() - before, lost),
+            (5, 5),
+            "each POST goes to one endpoint"
+        );
         assert_eq!(journal.borrow().len() - executed, 5);
     });
 }
@@ -110,7 +128,11 @@ fn retries_can_be_turned_off_and_declared() {
         let failed = Rc::clone(&failures);
         let (app, _) = http1(move |_| {
             failed.set(failed.get() + 1);
-            if failed.get() % 3 == 0 { ok("third time") } else { "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_owned() }
+            if failed.get() % 3 == 0 {
+                ok("third time")
+            } else {
+                "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_owned()
+            }
         })
         .await;
         let client = Proxy::client(&Ca::new(), "order");
@@ -118,9 +140,12 @@ fn retries_can_be_turned_off_and_declared() {
             let mut rule = rule(USER);
             rule.retry = Some(Retry {
                 attempts,
-                statuses: statuses.iter().map(|status| (*status).try_into().unwrap()).collect(),
+                statuses: statuses
+                    .iter()
+                    .map(|status| (*status).try_into().unwrap())
+                    .collect(),
                 grpc_codes: Vec::new(),
-                backoff: Default::default(),
+                backoff: Backoff::default(),
             });
             vec![rule]
         };
@@ -136,11 +161,15 @@ fn retries_can_be_turned_off_and_declared() {
 #[test]
 fn a_deadline_ends_the_exchange_and_an_attempt() {
     run(async {
-        let silent = listen(|mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
+        let silent =
+            listen(|mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
         let slow = listen(|stream| async move {
             let mut stream = BufStream::new(stream);
             read_request(&mut stream).await.unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+                .await
+                .unwrap();
             stream.flush().await.unwrap();
             drop(stream.read_to_end(&mut Vec::new()).await);
         })
@@ -148,21 +177,44 @@ fn a_deadline_ends_the_exchange_and_an_attempt() {
         let client = Proxy::client(&Ca::new(), "order");
         let mut timed = rule(USER);
         timed.timeout = Some(Duration::from_millis(60));
-        client.know_with(USER, Protocol::Http1, vec![plain(silent)], vec![timed.clone()], |_| {});
+        client.know_with(
+            USER,
+            Protocol::Http1,
+            vec![plain(silent)],
+            vec![timed.clone()],
+            |_| {},
+        );
         let mut connection = Client::connect(client.outbound).await;
         let answer = connection.get("user", "/").await;
         assert_eq!(answer.status, 504);
-        assert!(answer.field("proxy-status").unwrap().contains(Reason::RequestTimeout.facts().text));
+        assert!(
+            answer
+                .field("proxy-status")
+                .unwrap()
+                .contains(Reason::RequestTimeout.facts().text)
+        );
         let mut attempts = rule(USER);
         attempts.attempt_timeout = Some(Duration::from_millis(30));
         client.know_with(USER, Protocol::Http1, vec![plain(silent)], vec![attempts], |_| {});
         let answer = connection.get("user", "/").await;
-        assert!(answer.field("proxy-status").unwrap().contains(Reason::AttemptTimeout.facts().text));
+        assert!(
+            answer
+                .field("proxy-status")
+                .unwrap()
+                .contains(Reason::AttemptTimeout.facts().text)
+        );
         client.know_with(USER, Protocol::Http1, vec![plain(slow)], vec![timed], |_| {});
-        connection.0.write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n").await.unwrap();
+        connection
+            .0
+            .write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
         connection.0.flush().await.unwrap();
         let mut text = Vec::new();
         let _ = connection.0.read_to_end(&mut text).await;
-        assert!(text.ends_with(b"half"), "the client sees that the answer broke off");
+        assert!(
+            text.ends_with(b"half"),
+            "the client sees that the answer broke off"
+        );
     });
 }
