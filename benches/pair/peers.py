@@ -130,5 +130,5 @@ class Envoy:
 
 def all_peers(weft, envoy):
     """Every peer, in the order of a round."""
-    peers = [Direct(), HAProxy("h2"), HAProxy("h1"), Nginx(), Envoy(envoy), Weft(weft)]
+    peers = [Direct(), HAProxy("h2"), HAProxy("h1"), Nginx(), Envoy(envoy), Weft(weft), Weft(weft, log=True)]
     return {peer.name: peer for peer in peers}

@@ -59,7 +59,10 @@ def tables(summary):
     """Markdown."""
     shown = [column for column in COLUMNS if any(column[0] in values for values in summary.values())]
     headings = [column[0] for column in shown]
-    rows = [[peer, *(cell(values.get(heading), form) for heading, _, _, form, _ in shown)] for peer, values in summary.items()]
+    rows = [
+        [peer, *(cell(values.get(heading), form) for heading, _, _, form, _ in shown)]
+        for peer, values in summary.items()
+    ]
     text = table(["pair", *headings], rows)
     for base, peers in ratios(summary).items():
         rows = [[peer, *(cell_of_ratio(values.get(heading)) for heading in headings)] for peer, values in peers.items()]

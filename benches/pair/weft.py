@@ -18,19 +18,22 @@ DOMAIN = "bench.bench.svc.cluster.local"
 
 
 class Weft:
-    name = "weft"
+    """weft as it is by default; with `log`, an access-log record for every exchange too (into a file)."""
+
     http2 = True
     proxies = True
 
-    def __init__(self, binary):
+    def __init__(self, binary, log=False):
+        self.name = "weft-log" if log else "weft"
         self.binary = binary
+        self.log = log
 
     def missing(self):
-        return None if pathlib.Path(self.binary).exists() else f"{self.binary} does not exist"
+        return None if self.binary and pathlib.Path(self.binary).exists() else f"{self.binary} does not exist"
 
     @contextlib.contextmanager
     def run(self, setup):
-        folder = setup.work / "weft"
+        folder = setup.work / self.name
         manifests = folder / "manifests"
         manifests.mkdir(parents=True, exist_ok=True)
         (manifests / "bench.yaml").write_text(MANIFESTS.read_text())
@@ -47,7 +50,7 @@ class Weft:
     def control_plane(self, setup, folder, manifests):
         arguments = [self.binary, "control-plane", "--manifests", manifests, "--state-dir", folder / "state"]
         arguments += ["--listen", f"{wire.SERVER_ADDRESS}:0", "--status", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-        log = setup.log("weft-control-plane")
+        log = setup.log(f"{self.name}-control-plane")
         with started(wire.SERVER, setup.load_cpu, arguments, log, stdout=subprocess.PIPE) as process:
             listening = process.stdout.readline()
             if not listening:
@@ -57,9 +60,11 @@ class Weft:
     def sidecar(self, folder, account, xds):
         token = [self.binary, "token", "create", "--state-dir", folder / "state", "--namespace", "bench"]
         token_file = folder / f"{account}.token"
-        token_file.write_bytes(subprocess.run([*token, "--service-account", account], check=True, capture_output=True).stdout)
+        done = subprocess.run([*token, "--service-account", account], check=True, stdout=subprocess.PIPE)
+        token_file.write_bytes(done.stdout)
         return (
             [self.binary, "proxy", "run", "--control-plane", xds, "--trust-bundle", folder / "state/trust-bundle.pem"]
             + ["--token-file", token_file, "--namespace", "bench", "--workload", account, "--workers", "1"]
             + ["--state-dir", folder / account, "--status", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+            + (["--access-log", "on"] if self.log else [])
         )

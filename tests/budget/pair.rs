@@ -29,9 +29,9 @@ const INBOUND: &str = "inbound/shop/user";
 const LEAF_LIFETIME: Duration = Duration::from_hours(1);
 
 /// The pair. Its threads end with the process.
-pub struct Pair {
+pub(crate) struct Pair {
     /// The client's explicit outbound port.
-    pub outbound: SocketAddr,
+    pub(crate) outbound: SocketAddr,
     _sidecars: [Sidecar; 2],
 }
 
@@ -51,7 +51,7 @@ struct Command {
 
 impl Pair {
     /// Both sidecars, the inbound one in front of `app`. Keeps the root in `folder`.
-    pub fn start(app: SocketAddr, folder: &Path) -> Self {
+    pub(crate) fn start(app: SocketAddr, folder: &Path) -> Self {
         let domain = "cluster.local".parse().expect("a trust domain");
         let authority = CertificateAuthority::open(folder, None, &domain).expect("a root is made");
         let inbound = listen();

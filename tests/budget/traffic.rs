@@ -18,7 +18,7 @@ const MESSAGE_MAX: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An application that answers `wave` requests together.
-pub fn application(wave: usize) -> SocketAddr {
+pub(crate) fn application(wave: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     let address = listener.local_addr().expect("it is bound");
     let together = Arc::new(Barrier::new(wave));
@@ -45,12 +45,12 @@ fn answer(mut stream: TcpStream, together: &Barrier) {
 }
 
 /// A client with a fixed number of connections.
-pub struct Client {
+pub(crate) struct Client {
     streams: Vec<TcpStream>,
 }
 
 impl Client {
-    pub fn connect(proxy: SocketAddr, connections: usize) -> Self {
+    pub(crate) fn connect(proxy: SocketAddr, connections: usize) -> Self {
         let connect = |_| {
             let stream = TcpStream::connect(proxy).expect("the sidecar listens");
             stream.set_nodelay(true).expect("an open socket");
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// One request on each connection at once; all must succeed.
-    pub fn wave(&mut self) {
+    pub(crate) fn wave(&mut self) {
         for stream in &mut self.streams {
             stream.write_all(REQUEST).expect("the sidecar reads");
         }
