@@ -47,6 +47,7 @@ impl Shop {
             http1: "user".to_owned(),
             http2: "stock".to_owned(),
             tcp: Some(self.client.bound("queue.shop.svc.cluster.local:1883")),
+            upgrade: Some("cart".to_owned()),
         }
     }
 }

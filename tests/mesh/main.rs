@@ -1,8 +1,11 @@
 //! The mesh as users run it: the real binary, processes on loopback, no test double.
 
-mod manifests;
 mod control_plane;
 mod faults;
 mod identity;
+mod kills;
+mod manifests;
+mod rights;
 mod routing;
 mod tcp;
+mod upgrade;

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -30,7 +30,9 @@ pub struct Seen {
 }
 
 /// An HTTP application (1.1 and h2c) that answers `200` with its own name and remembers what it was asked.
-/// The request header `x-status` sets the status of the answer; gRPC is answered with one message and trailers.
+/// The request header `x-status` sets the status of the answer; gRPC is answered with one message and trailers. A
+/// request to upgrade is answered `101`, unless `x-status` says otherwise; after that it echoes, and says `bye` when its
+/// client has ended.
 pub struct Echo {
     /// Where it listens.
     pub address: SocketAddr,
@@ -79,16 +81,17 @@ async fn answer(
     name: String,
     journal: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    let upgrade = request.headers().get(http::header::UPGRADE).cloned();
+    let upgrade = upgrade.filter(|_| !request.headers().contains_key("x-status"));
+    if let Some(protocol) = upgrade {
+        note(&journal, &request, 0);
+        return Ok(switch(request, protocol));
+    }
     let (head, body) = request.into_parts();
     let body_bytes = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
     let grpc = head.headers.get("content-type").is_some_and(|value| value == "application/grpc");
     let status = head.headers.get("x-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(200);
-    journal.lock().expect("no holder panics").push(Seen {
-        method: head.method.to_string(),
-        uri: head.uri.to_string(),
-        headers: head.headers,
-        body_bytes,
-    });
+    note(&journal, &Request::from_parts(head, ()), body_bytes);
     let body = if grpc {
         let trailers = HeaderMap::from_iter([(
             http::HeaderName::from_static("grpc-status"),
@@ -106,6 +109,44 @@ async fn answer(
     }
     *response.status_mut() = http::StatusCode::from_u16(status).expect("tests ask for real statuses");
     Ok(response)
+}
+
+fn note<T>(journal: &Mutex<Vec<Seen>>, request: &Request<T>, body_bytes: usize) {
+    journal.lock().expect("no holder panics").push(Seen {
+        method: request.method().to_string(),
+        uri: request.uri().to_string(),
+        headers: request.headers().clone(),
+        body_bytes,
+    });
+}
+
+/// Grants an upgrade to `protocol`, and echoes from then on.
+fn switch(
+    request: Request<Incoming>,
+    protocol: http::HeaderValue,
+) -> Response<BoxBody<Bytes, Infallible>> {
+    tokio::spawn(async move {
+        // A client that went away meanwhile has noticed by itself.
+        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+        let _ = echo(&mut read, &mut write).await;
+    });
+    let mut response = Response::new(Full::default().boxed());
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+    headers.insert(http::header::UPGRADE, protocol);
+    response
+}
+
+/// Echoes until the end of input; says so, then ends.
+async fn echo(
+    read: &mut (impl AsyncRead + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    tokio::io::copy(read, write).await?;
+    write.write_all(b"bye").await?;
+    write.shutdown().await
 }
 
 /// A TCP application that sends a banner first, then echoes until the end of its input.
@@ -126,10 +167,7 @@ impl TcpEcho {
                 connections.spawn(async move {
                     stream.write_all(banner.as_bytes()).await?;
                     let (mut read, mut write) = stream.split();
-                    tokio::io::copy(&mut read, &mut write).await?;
-                    // Half-close seen: say so, then end.
-                    write.write_all(b"bye").await?;
-                    write.shutdown().await?;
+                    echo(&mut read, &mut write).await?;
                     read.read_to_end(&mut Vec::new()).await
                 });
             }

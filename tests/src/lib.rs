@@ -6,6 +6,9 @@
 
 pub mod app;
 pub mod client;
+pub mod forge;
+pub mod frames;
 pub mod load;
 pub mod mesh;
 pub mod process;
+pub mod xds;

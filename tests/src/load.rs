@@ -29,6 +29,8 @@ pub struct Targets {
     pub http2: String,
     /// Local port of an opaque Service whose application echoes.
     pub tcp: Option<SocketAddr>,
+    /// Authority of an HTTP/1 Service whose replica stays, for one upgraded connection; its application echoes.
+    pub upgrade: Option<String>,
 }
 
 /// Traffic under way.
@@ -66,7 +68,11 @@ impl Load {
         loops.spawn(multiplexed(targets.clone(), stopped.clone(), true));
         if let Some(address) = targets.tcp {
             loops.spawn(tcp_connections(address, stopped.clone()));
-            loops.spawn(one_tcp_connection(address, stopped));
+            loops.spawn(one_connection("one tcp connection", connect(address), stopped.clone()));
+        }
+        if let Some(authority) = &targets.upgrade {
+            let opening = upgraded(targets.proxy, authority.clone());
+            loops.spawn(one_connection("one upgraded connection", opening, stopped));
         }
         Self { stop, loops }
     }
@@ -220,20 +226,40 @@ async fn tcp_connections(address: SocketAddr, mut stopped: watch::Receiver<bool>
     tally
 }
 
+/// An upgraded connection to `authority`.
+pub async fn upgraded(proxy: SocketAddr, authority: String) -> Result<TcpStream, String> {
+    let mut stream = connect(proxy).await?;
+    let head = format!(
+        "GET http://{authority}/upgrade HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.map_err(|error| format!("write: {error}"))?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.map_err(|error| format!("no whole head: {error}"))?);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    if answer.starts_with("HTTP/1.1 101 ") { Ok(stream) } else { Err(answer.into_owned()) }
+}
+
 /// One connection that stays open throughout.
-async fn one_tcp_connection(address: SocketAddr, mut stopped: watch::Receiver<bool>) -> Tally {
+async fn one_connection(
+    kind: &str,
+    opening: impl Future<Output = Result<TcpStream, String>>,
+    mut stopped: watch::Receiver<bool>,
+) -> Tally {
     let mut tally = Tally::default();
-    let mut stream = match connect(address).await {
+    let opened = tokio::time::timeout(PATIENCE, opening).await;
+    let mut stream = match opened.unwrap_or_else(|_| Err(format!("not open in {PATIENCE:?}"))) {
         Ok(stream) => stream,
         Err(failure) => {
-            tally.add("one tcp connection", Err(failure));
+            tally.add(kind, Err(failure));
             return tally;
         }
     };
     while go_on(&mut stopped).await {
         let result = bounded(echo(&mut stream, b"still here")).await;
         let broken = result.is_err();
-        tally.add("one tcp connection", result);
+        tally.add(kind, result);
         if broken {
             break;
         }

@@ -18,6 +18,8 @@ pub struct Mesh {
     pub xds: SocketAddr,
     /// Its admin page.
     pub admin: SocketAddr,
+    /// Its status page.
+    pub status: SocketAddr,
     options: Vec<String>,
 }
 
@@ -56,15 +58,16 @@ impl Mesh {
             std::fs::write(directory.path().join("manifests").join(name), text).expect("a new file");
         }
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (control_plane, xds, admin) = start_control_plane(directory.path(), "127.0.0.1:0", &options).await;
-        Self { directory, control_plane, xds, admin, options }
+        let (control_plane, [xds, admin, status]) =
+            start_control_plane(directory.path(), "127.0.0.1:0", &options).await;
+        Self { directory, control_plane, xds, admin, status, options }
     }
 
     /// Starts the control plane again on the same port and state, after it was stopped.
     pub async fn restart_control_plane(&mut self) {
-        let (process, xds, admin) =
+        let (process, [xds, admin, status]) =
             start_control_plane(self.directory.path(), &self.xds.to_string(), &self.options).await;
-        (self.control_plane, self.xds, self.admin) = (process, xds, admin);
+        (self.control_plane, self.xds, self.admin, self.status) = (process, xds, admin, status);
     }
 
     /// The folder that holds state, logs and manifests.
@@ -182,14 +185,19 @@ impl Sidecar {
 
     /// Its metrics.
     pub async fn metrics(&self) -> String {
-        let answer = client::http1(self.status, Ask::get("/metrics").header("host", "localhost")).await;
-        answer.expect("the status page answers").text()
+        metrics(self.status).await
     }
 
     /// One of its admin pages, as JSON.
     pub async fn page(&self, path: &str) -> Value {
         page(self.admin, path).await
     }
+}
+
+/// The metrics of the process whose status page this is.
+pub async fn metrics(status: SocketAddr) -> String {
+    let answer = client::http1(status, Ask::get("/metrics").header("host", "localhost")).await;
+    answer.expect("the status page answers").text()
 }
 
 /// An admin page, as JSON.
@@ -199,11 +207,7 @@ pub async fn page(admin: SocketAddr, path: &str) -> Value {
     serde_json::from_slice(&answer.body).expect("admin pages are JSON")
 }
 
-async fn start_control_plane(
-    directory: &Path,
-    listen: &str,
-    options: &[String],
-) -> (Process, SocketAddr, SocketAddr) {
+async fn start_control_plane(directory: &Path, listen: &str, options: &[String]) -> (Process, [SocketAddr; 3]) {
     let path = |name: &str| directory.join(name).display().to_string();
     let mut arguments: Vec<String> = ["control-plane"].map(str::to_owned).into();
     let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
@@ -217,7 +221,7 @@ async fn start_control_plane(
         Process::start(directory, "control-plane", &arguments).expect("the binary can be started");
     let listening = process.says("listening").await;
     process.says("ready").await;
-    (process, address(&listening["xds"]), address(&listening["admin"]))
+    (process, ["xds", "admin", "status"].map(|name| address(&listening[name])))
 }
 
 fn address(value: &Value) -> SocketAddr {

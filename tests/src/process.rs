@@ -40,9 +40,19 @@ pub fn weft_binary() -> PathBuf {
 impl Process {
     /// Starts `weft` with `arguments`; its stderr goes to `<name>.log` in `directory`.
     pub fn start(directory: &Path, name: &str, arguments: &[String]) -> io::Result<Self> {
+        Self::start_program(&weft_binary(), directory, name, arguments)
+    }
+
+    /// The same for another program.
+    pub fn start_program(
+        program: &Path,
+        directory: &Path,
+        name: &str,
+        arguments: &[String],
+    ) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(weft_binary());
+        let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is piped"))?;
