@@ -32,7 +32,7 @@ impl Edge {
 pub(crate) struct Counts {
     pub(crate) requests: u64,
     pub(crate) failures: u64,
-    /// Requests that did not go over mTLS.
+    /// Requests that succeeded, but not over mTLS.
     pub(crate) plaintext: u64,
     pub(crate) retries: u64,
     pub(crate) durations: Histogram,
@@ -124,12 +124,12 @@ impl Counted {
     fn count(&mut self, sample: &Sample, protocol: &str, failed: bool) {
         let counts = self.edge(sample, protocol);
         counts.requests += sample.count();
-        counts.failures += if failed { sample.count() } else { 0 };
-        counts.plaintext += if sample.label("tls") == "mtls" {
-            0
-        } else {
-            sample.count()
-        };
+        match (failed, sample.label("tls")) {
+            // One that failed may never have had a connection, and is counted for what it is.
+            (true, _) => counts.failures += sample.count(),
+            (false, "mtls") => {}
+            (false, _) => counts.plaintext += sample.count(),
+        }
     }
 
     /// A connection is opened or fails; one that was opened may end uncleanly later.
@@ -204,6 +204,7 @@ mod tests {
 weft_outbound_requests_total{destination="product-v1.shop.svc.cluster.local:80",protocol="http1",tls="mtls",result="success"} 90
 weft_outbound_requests_total{destination="product-v2.shop.svc.cluster.local:80",protocol="http1",tls="mtls",result="success"} 9
 weft_outbound_requests_total{destination="product-v2.shop.svc.cluster.local:80",protocol="http1",tls="none",result="failure"} 1
+weft_outbound_requests_total{destination="user.shop.svc.cluster.local:80",protocol="http1",tls="none",result="success"} 1
 weft_outbound_request_duration_seconds_bucket{destination="product-v1.shop.svc.cluster.local:80",protocol="http1",le="0.001"} 90
 weft_outbound_request_duration_seconds_bucket{destination="product-v1.shop.svc.cluster.local:80",protocol="http1",le="+Inf"} 90
 weft_outbound_retries_total{destination="product-v2.shop.svc.cluster.local:80"} 2
@@ -229,10 +230,11 @@ weft_responses_by_proxy_total{reason="connect_failed",direction="inbound"} 5
         let counts = &totals.edges[&Edge::new("order", "product", "http1")];
         assert_eq!(
             (counts.requests, counts.failures, counts.plaintext, counts.retries),
-            (100, 1, 1, 2)
+            (100, 1, 0, 2)
         );
+        assert!(!totals.edges[&Edge::new("order", "user", "http1")].mtls());
         assert_eq!(counts.success_rate(), Some(0.99));
-        assert!(!counts.mtls());
+        assert!(counts.mtls());
         assert_eq!(counts.durations.quantile_ms(1.0), Some(1.0));
         assert_eq!(totals.replicas["order-1"], 8);
         let refused = BTreeMap::from([(("order".to_owned(), "upstream_reset".to_owned()), 1)]);
