@@ -317,6 +317,7 @@ impl Forwarding<'_> {
                     let attempt = self.attempt(&endpoint, request);
                     match attempt::within(worker, deadline, attempt).await {
                         Some(Ok((head, response))) => {
+                            exchange.sent(response.sent());
                             answered = Some(response);
                             Event::ResponseHead(head)
                         }

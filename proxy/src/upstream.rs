@@ -108,6 +108,7 @@ enum Wire {
 /// A request's hold on its connection, until its response has ended.
 #[derive(Debug)]
 pub struct Held {
+    sent: Now,
     id: ConnectionId,
     connection: Rc<Connection>,
     pool: Rc<Pool>,
@@ -224,7 +225,8 @@ impl Pool {
             self.decisions.borrow_mut().lost(id);
             return None;
         };
-        let held = Held {
+        let mut held = Held {
+            sent: worker.now(),
             id,
             connection,
             pool: Rc::clone(self),
@@ -249,6 +251,7 @@ impl Pool {
                 }
             }
         }
+        held.sent = worker.now();
         Some(held)
     }
 
@@ -391,6 +394,13 @@ impl Connection {
     }
 }
 
+impl Held {
+    /// When the connection was ready to send.
+    pub fn sent(&self) -> Now {
+        self.sent
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if self.connection.is_closed() {
@@ -476,6 +486,7 @@ fn of_http1(error: &h1::SendError) -> Failure {
 /// A connection of its own, for one exchange that may end in an upgrade.
 #[derive(Debug)]
 pub struct Own {
+    sent: Now,
     sender: h1::Sender,
     place: Permit,
 }
@@ -490,10 +501,19 @@ impl Own {
             .await
             .map_err(|_| Failure::ConnectFailed)?;
         if std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
-            Ok(Self { sender, place })
+            Ok(Self {
+                sent: worker.now(),
+                sender,
+                place,
+            })
         } else {
             Err(Failure::Refused)
         }
+    }
+
+    /// When the connection was ready to send.
+    pub fn sent(&self) -> Now {
+        self.sent
     }
 
     /// Sends the one request.

@@ -203,6 +203,14 @@ impl<'a> Exchange<'a> {
         self.replayable = false;
     }
 
+    /// The attempt that is under way had its connection `at` this moment, and was sent: the endpoint's latency counts
+    /// from here.
+    pub fn sent(&mut self, at: Now) {
+        if let State::Attempting(lease) = &mut self.state {
+            lease.sent(at);
+        }
+    }
+
     /// Whether what is sent of the body has to be kept: it has not overflowed, and no head was forwarded.
     pub fn keeps_body(&self) -> bool {
         self.replayable && matches!(self.state, State::Idle | State::Attempting(_) | State::Waiting)

@@ -64,6 +64,12 @@ impl Lease {
         self.started
     }
 
+    /// The request left only now: what passed until then was the making of a connection, and says nothing about how
+    /// long the endpoint takes to answer.
+    pub(crate) fn sent(&mut self, now: Now) {
+        self.started = self.started.max(now);
+    }
+
     /// Tells both breakers how it ended, and gives back what it held.
     pub(crate) fn settle(mut self, config: &Cluster, now: Now, verdict: Verdict) {
         let Some(passes) = self.passes.take() else { return };

@@ -46,6 +46,8 @@ pub struct Limits {
     pub streams: u32,
     /// Control frames and resets.
     pub budget: Budget,
+    /// Streams that were reset before they were looked at, at once. Clients that vanish together reset all of theirs.
+    pub reset_unseen: usize,
 }
 
 impl Limits {
@@ -53,11 +55,13 @@ impl Limits {
     pub const APPLICATION: Self = Self {
         streams: 100,
         budget: Budget::APPLICATION,
+        reset_unseen: 100,
     };
     /// Connections from other sidecars.
     pub const MESH: Self = Self {
         streams: 256,
         budget: Budget::MESH,
+        reset_unseen: 1_024,
     };
 
     fn connection_window(self) -> u32 {
@@ -89,6 +93,7 @@ pub async fn serve<H, F, B>(
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(limits.reset_unseen)
             .max_local_error_reset_streams(Some(MISTAKES))
             .handshake::<_, Bytes>(transport)
     );

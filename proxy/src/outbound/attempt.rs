@@ -49,6 +49,16 @@ pub(super) async fn within<T>(
     }
 }
 
+impl Answered {
+    /// When its request was sent.
+    pub(super) fn sent(&self) -> Now {
+        match &self.over {
+            Over::Pooled(held) => held.sent(),
+            Over::Own(own) => own.sent(),
+        }
+    }
+}
+
 impl Forwarding<'_> {
     /// The head of an attempt.
     pub(super) fn attempt_head(

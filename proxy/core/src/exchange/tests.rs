@@ -125,6 +125,19 @@ fn reason(action: &Action) -> Reason {
 }
 
 #[test]
+fn the_making_of_a_connection_is_no_latency_of_the_endpoint() {
+    let mut run = run(&GET, 1);
+    run.step(Event::Start);
+    run.now = run.now + Duration::from_millis(900);
+    run.exchange.sent(run.now);
+    run.now = run.now + Duration::from_millis(3);
+    run.step(head(200));
+    run.step(Event::ResponseEnd(None));
+    let latency = run.cluster.report(run.now).endpoints[0].latency;
+    assert_eq!(latency, Some(Duration::from_millis(3)));
+}
+
+#[test]
 fn an_ordinary_request() {
     let mut run = run(&GET, 2);
     assert!(matches!(
