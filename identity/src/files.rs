@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
@@ -69,9 +70,16 @@ pub fn create_private_directory(path: &Path) -> Result<(), FileError> {
     })
 }
 
+/// Numbers writes, so that two at once don't meet in one unfinished file.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(
+        ".{}.{}.new",
+        std::process::id(),
+        WRITES.fetch_add(1, Ordering::Relaxed)
+    ));
     let beside = path.with_file_name(name);
     let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
@@ -119,6 +127,21 @@ mod tests {
             1,
             "nothing is left beside it"
         );
+    }
+
+    #[test]
+    fn writers_at_once_leave_one_whole_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.pb");
+        std::thread::scope(|scope| {
+            for byte in 0..8_u8 {
+                let path = &path;
+                scope.spawn(move || (0..20).for_each(|_| write_private(path, &vec![byte; 100_000]).unwrap()));
+            }
+        });
+        let content = read(&path).unwrap().unwrap();
+        assert!(content.len() == 100_000 && content.iter().all(|byte| *byte == content[0]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

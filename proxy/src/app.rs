@@ -161,7 +161,7 @@ impl Sockets {
         let mut workers: Vec<WorkerListeners> =
             (0..config.workers).map(|_| WorkerListeners::default()).collect();
         let shared = |flag, address| {
-            let bound = socket::listen(address, config.workers);
+            let bound = check_free(address).and_then(|()| socket::listen(address, config.workers));
             bound.map_err(|source| StartError::Listen {
                 flag,
                 address,
@@ -247,6 +247,15 @@ impl Sockets {
             "admin": self.admin.local_addr()?,
         }))
     }
+}
+
+/// Workers share a port, and the kernel would let another process of the same user share it too: half of its
+/// connections would be ours. So a port that somebody listens on is refused.
+fn check_free(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    TcpListener::bind(address).map(drop)
 }
 
 /// The workers, from outside.
@@ -435,4 +444,20 @@ async fn end(withdrawn: Option<JoinHandle<()>>, workers_ended: &mut mpsc::Receiv
         tracing::warn!("not everything has ended in time");
     }
     tracing::info!("ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_shares_out_is_not_free() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        check_free(address).unwrap();
+        let listeners = socket::listen(address, 2).unwrap();
+        let taken = listeners[0].local_addr().unwrap();
+        assert_eq!(check_free(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        check_free(taken).unwrap();
+    }
 }

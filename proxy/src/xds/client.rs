@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -93,6 +94,7 @@ pub struct Client {
     inputs: Inputs,
     minute: Interval,
     save_at: Option<Instant>,
+    saving: Option<JoinHandle<()>>,
     resend_at: Option<Instant>,
     /// To the open stream.
     requests: Option<mpsc::Sender<DeltaDiscoveryRequest>>,
@@ -145,6 +147,7 @@ impl Client {
             inputs,
             minute,
             save_at: None,
+            saving: None,
             resend_at: None,
             requests: None,
             introduced: false,
@@ -278,15 +281,20 @@ impl Client {
         }
     }
 
+    /// Saves on a thread of its own; one at a time, so that the newest is written last.
     fn save(&mut self) {
+        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            self.save_at = Some(Instant::now() + SAVE_DELAY);
+            return;
+        }
         self.save_at = None;
         let (path, node_id) = (self.config_file(), self.node_id.clone());
         let saved = self.state.saved();
-        tokio::task::spawn_blocking(move || {
+        self.saving = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = saved::save(&path, &node_id, saved) {
                 tracing::warn!(%error, "the configuration can't be saved; a restart will need the control plane");
             }
-        });
+        }));
     }
 
     fn config_file(&self) -> PathBuf {
