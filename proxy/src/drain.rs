@@ -129,6 +129,14 @@ impl Tracker {
         self.signal_all(Signal::Finish);
     }
 
+    /// Asks connections on which nothing runs to end.
+    pub fn finish_idle(&self) {
+        let connections = self.connections.borrow();
+        for state in connections.values().filter(|state| state.busy.get() == 0) {
+            state.raise(Signal::Finish);
+        }
+    }
+
     /// Ends every connection.
     pub fn abort(&self) {
         self.draining.set(true);

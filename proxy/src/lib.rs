@@ -23,6 +23,7 @@ pub mod http;
 pub mod identity;
 pub mod inbound;
 pub mod listener;
+pub mod memory;
 pub mod outbound;
 pub mod protocol;
 pub mod published;

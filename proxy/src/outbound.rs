@@ -28,6 +28,7 @@ use crate::drain::{Busy, Tracked};
 use crate::finish::{Finish, Noted, Relayed, answer};
 use crate::http::h2::Limits;
 use crate::http::{Body, Upload, h1, h2};
+use crate::memory::Pressure;
 use crate::protocol::sniff;
 use crate::socket::original_destination;
 use crate::stream::Stream;
@@ -155,6 +156,9 @@ async fn request(
     let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
     let mut finish = Finish::new(worker, busy, worker.now(), Direction::Outbound, protocol);
     let method = request.method().clone();
+    if worker.pressure() != Pressure::None {
+        return answer(Reason::Shedding, None, &method, finish, None);
+    }
     let facts = match check_request(request.version(), &method, request.uri(), request.headers()) {
         Ok(facts) => facts,
         Err(violation) => return refuse(violation, &method, finish),

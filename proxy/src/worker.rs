@@ -28,12 +28,13 @@ use crate::dial::until;
 use crate::drain::Tracker;
 use crate::identity::ClientConfigs;
 use crate::listener::{self, Admission};
+use crate::memory::{Memory, Pressure};
 use crate::published::{MAX_WAIT, Published};
 use crate::runtime::{Phase, ReportRequest, WorkerContext, WorkerListeners};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Direction, Edge, counting_panics};
 use crate::upstream::Upstream;
-use crate::{inbound, outbound};
+use crate::{inbound, outbound, socket};
 
 /// Of how many exchanges one is logged when a sample is wanted.
 const SAMPLE: u32 = 100;
@@ -63,6 +64,8 @@ pub struct Worker {
     names: RefCell<HashMap<Authority, Name>>,
     log: Option<AccessLog>,
     until_sample: Cell<u32>,
+    memory: Memory,
+    pressure: Cell<Pressure>,
 }
 
 /// A cluster as this worker uses it.
@@ -98,6 +101,8 @@ impl Worker {
             names: RefCell::default(),
             log,
             until_sample: Cell::new(0),
+            memory: Memory::new(),
+            pressure: Cell::default(),
         })
     }
 
@@ -116,13 +121,19 @@ impl Worker {
         (self.started + Duration::from_nanos(moment.as_nanos())).into()
     }
 
+    /// How near the process is to its memory limit.
+    pub fn pressure(&self) -> Pressure {
+        self.pressure.get()
+    }
+
     /// The full name that a destination is asked for by.
     pub fn name_of(&self, authority: &Authority, default_port: u16) -> Name {
-        if let Some(name) = self.names.borrow().get(authority) {
+        let usual = default_port == crate::config::DEFAULT_PORT || authority.port.is_some();
+        if usual && let Some(name) = self.names.borrow().get(authority) {
             return Name::clone(name);
         }
         let name: Name = self.config.scope.expand(authority, default_port).into();
-        if default_port == crate::config::DEFAULT_PORT || authority.port.is_some() {
+        if usual {
             let mut names = self.names.borrow_mut();
             if names.len() >= MAX_NAMES {
                 names.clear();
@@ -198,6 +209,10 @@ impl Worker {
 
     /// Once a second: what is not worth a timer of its own.
     fn sweep(self: &Rc<Self>) {
+        self.pressure.set(self.memory.pressure());
+        if self.pressure() == Pressure::Full {
+            self.tracker.finish_idle();
+        }
         self.tracker.sweep();
         self.upstream.sweep(self);
         let view = self.published.load();
@@ -258,12 +273,15 @@ pub async fn run(context: WorkerContext, listeners: WorkerListeners, log: Option
 /// Starts an accept loop for each listening socket.
 fn listen(worker: &Rc<Worker>, listeners: WorkerListeners) -> std::io::Result<JoinSet<()>> {
     let mut accepting = JoinSet::new();
-    let mut accept = |socket: std::net::TcpListener, port: Port| {
-        let listener = TcpListener::from_std(socket)?;
+    let mut accept = |listener: std::net::TcpListener, port: Port| {
+        let listener = TcpListener::from_std(listener)?;
         let worker = Rc::clone(worker);
         accepting.spawn_local(async move {
             let admission = Rc::clone(&worker.admission);
             listener::accept(listener, admission, |tcp, peer, place| {
+                if worker.pressure() == Pressure::Full {
+                    return socket::reset_on_close(&tcp);
+                }
                 let (worker, port) = (Rc::clone(&worker), port.clone());
                 spawn_local(counting_panics(async move {
                     let _place = place;

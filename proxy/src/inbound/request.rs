@@ -18,6 +18,7 @@ use super::{CONNECT_TIMEOUT, Site};
 use crate::drain::Busy;
 use crate::finish::{Finish, Judge, Noted, Open, Relayed, answer};
 use crate::http::{Body, Upload};
+use crate::memory::Pressure;
 use crate::outbound::absolute;
 use crate::telemetry::metrics::{self, Direction};
 use crate::telemetry::trace;
@@ -49,6 +50,9 @@ pub(super) async fn serve(
     finish.edge = Some(Rc::clone(&site.edge));
     finish.meshed = site.identity.is_some();
     let method = request.method().clone();
+    if worker.pressure() != Pressure::None {
+        return refuse(&site, Reason::Shedding, None, &method, finish);
+    }
     let facts = match check_request(request.version(), &method, request.uri(), request.headers()) {
         Ok(facts) if method != Method::CONNECT => facts,
         Ok(_) => {
