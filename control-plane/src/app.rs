@@ -136,7 +136,6 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    weft_ops::panics::install();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => match runtime.block_on(live(config)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -156,6 +155,7 @@ async fn live(config: Config) -> Result<(), StartError> {
     let log = weft_ops::log::init(&config.log_level)?;
     weft_ops::descriptors::raise_limit();
     let recorder = weft_ops::recorder::install()?;
+    weft_ops::panics::install();
     tokio::spawn(recorder.clone().run_upkeep());
     let control_plane = ControlPlane::start(&config, log, recorder)?;
     weft_ops::announce::listening(&control_plane.addresses);
