@@ -94,7 +94,10 @@ impl Demo {
         };
         let site = Arc::new(Site::prepare(&dir)?);
         let mut screen = Screen::new(self.output == Format::Table, Arc::clone(&site));
-        let mesh = Mesh::start(site, self.rate).await?;
+        let mesh = tokio::select! {
+            mesh = Mesh::start(site, self.rate) => mesh?,
+            () = signals.next() => std::process::exit(INTERRUPTED),
+        };
         tokio::select! {
             () = watch(&mesh, &mut screen, self.time) => {}
             () = signals.next() => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::topology::{BROKER_AUTHORITY, NAMESPACE, Replica, Role};
+use super::topology::{BROKER_AUTHORITY, NAMESPACE, Replica, Role, load, replicas};
 use crate::token;
 
 /// SPIFFE trust domain, and DNS domain of Services.
@@ -19,6 +19,9 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(24 * 30);
 
 /// How long a sidecar waits for what runs when it is asked to end.
 const DRAIN_TIME: &str = "10s";
+
+/// Where the control plane keeps registrations, in its state folder.
+const REGISTRATIONS: &str = "registrations.json";
 
 /// A port that the kernel chooses.
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -44,7 +47,28 @@ impl Site {
                 fs::write(&path, text).with_context(|| format!("{} can't be written", path.display()))?;
             }
         }
+        site.forget()?;
         Ok(site)
+    }
+
+    /// Removes what the sidecars of an earlier run knew and registered: nothing of it is where it was.
+    fn forget(&self) -> anyhow::Result<()> {
+        let names = replicas().into_iter().chain([load()]);
+        let states = names.map(|replica| self.state(&replica.name));
+        for path in states.chain([self.state("control-plane").join(REGISTRATIONS)]) {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("{} can't be removed", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The folder itself.
@@ -199,16 +223,22 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::topology::{load, replicas};
     use super::*;
 
     #[test]
-    fn edited_manifests_stay() {
+    fn edited_manifests_stay_and_registrations_are_forgotten() {
         let dir = std::env::temp_dir().join(format!("weft-site-{}", std::process::id()));
         let site = Site::prepare(&dir).unwrap();
         let routes = site.manifests().join("routes.yaml");
         fs::write(&routes, "edited").unwrap();
+        for part in ["control-plane", "user-1"] {
+            fs::create_dir(site.state(part)).unwrap();
+        }
+        let registrations = site.state("control-plane").join(REGISTRATIONS);
+        fs::write(&registrations, "{}").unwrap();
         let again = Site::prepare(&dir).unwrap();
+        assert!(!registrations.exists() && !site.state("user-1").exists());
+        assert!(site.state("control-plane").exists(), "the mesh's root stays");
         assert_eq!(
             fs::read_to_string(again.manifests().join("routes.yaml")).unwrap(),
             "edited"
