@@ -2,9 +2,12 @@
 
 mod control_plane;
 mod faults;
+mod hostile;
 mod identity;
 mod kills;
 mod manifests;
+mod refused;
+mod resend;
 mod rights;
 mod routing;
 mod tcp;

@@ -18,7 +18,8 @@ pub struct Authority(Issuer<'static, KeyPair>);
 impl Authority {
     /// The mesh's own, with the key from its state directory.
     pub fn of(mesh: &Mesh) -> Self {
-        let key = std::fs::read_to_string(mesh.state().join("ca-key.pem")).expect("the control plane wrote it");
+        let key =
+            std::fs::read_to_string(mesh.state().join("ca-key.pem")).expect("the control plane wrote it");
         Self::named_as(mesh, KeyPair::from_pem(&key).expect("a key"))
     }
 
@@ -28,7 +29,8 @@ impl Authority {
     }
 
     fn named_as(mesh: &Mesh, key: KeyPair) -> Self {
-        let root = std::fs::read_to_string(mesh.state().join("ca-cert.pem")).expect("the control plane wrote it");
+        let root =
+            std::fs::read_to_string(mesh.state().join("ca-cert.pem")).expect("the control plane wrote it");
         Self(Issuer::from_ca_cert_pem(&root, key).expect("a root"))
     }
 
@@ -36,15 +38,24 @@ impl Authority {
     pub fn sign(&self, params: &CertificateParams) -> Forged {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Forged { chain: vec![certificate.der().clone()], key: key.serialize_der() }
+        Forged {
+            chain: vec![certificate.der().clone()],
+            key: key.serialize_der(),
+        }
     }
 }
 
 /// A good leaf of `ids`, if that is exactly one.
 pub fn workload(ids: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.subject_alt_names = ids.iter().map(|id| SanType::URI((*id).try_into().expect("ASCII"))).collect();
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names = ids
+        .iter()
+        .map(|id| SanType::URI((*id).try_into().expect("ASCII")))
+        .collect();
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.not_before = (SystemTime::now() - Duration::from_mins(10)).into();
     params.not_after = (SystemTime::now() + Duration::from_hours(1)).into();
     params
@@ -94,9 +105,9 @@ pub fn client(own: Option<&Forged>, alpn: &[u8]) -> Arc<ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Gullible));
     let mut config = match own {
-        Some(own) => {
-            builder.with_client_auth_cert(own.chain.clone(), own.private()).expect("key and certificate match")
-        }
+        Some(own) => builder
+            .with_client_auth_cert(own.chain.clone(), own.private())
+            .expect("key and certificate match"),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];

@@ -71,11 +71,21 @@ fn integer(value: usize, bytes: &mut Vec<u8>) {
 
 /// The fields of `GET path` at `authority`.
 pub fn get(authority: &str, path: &str) -> Vec<u8> {
-    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", path)];
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", authority),
+        (":path", path),
+    ];
     fields.map(|(name, value)| field(name, value)).concat()
 }
 
 /// A whole request without a body.
 pub fn request(stream: u32, authority: &str, path: &str) -> Vec<u8> {
-    frame(kind::HEADERS, END_STREAM | END_HEADERS, stream, &get(authority, path))
+    frame(
+        kind::HEADERS,
+        END_STREAM | END_HEADERS,
+        stream,
+        &get(authority, path),
+    )
 }

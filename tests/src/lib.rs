@@ -11,4 +11,5 @@ pub mod frames;
 pub mod load;
 pub mod mesh;
 pub mod process;
+pub mod raw;
 pub mod xds;

@@ -42,7 +42,9 @@ pub const CONTROL_PLANE: &str = "spiffe://cluster.local/ns/weft-system/sa/weft-c
 
 /// The answer, or a failed test.
 pub async fn soon<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .expect("an answer in time")
 }
 
 /// What the mesh trusts.
@@ -65,14 +67,18 @@ pub fn claims(account: &str, services: &[&str]) -> Claims {
 
 /// Signs `claims` with the mesh's own key.
 pub fn token(mesh: &Mesh, claims: &Claims) -> String {
-    let key = SigningKey::load(&mesh.state().join("token-key.pem")).expect("readable").expect("a key");
+    let key = SigningKey::load(&mesh.state().join("token-key.pem"))
+        .expect("readable")
+        .expect("a key");
     key.sign(claims).expect("a token")
 }
 
 /// Asks for a certificate with `token`.
 pub async fn certify(mesh: &Mesh, token: &str) -> Result<Leaf, Status> {
     let key = KeyPair::generate().expect("a key");
-    let mut request = Request::new(SignRequest { csr_der: key.csr_der().expect("a request") });
+    let mut request = Request::new(SignRequest {
+        csr_der: key.csr_der().expect("a request"),
+    });
     let bearer = format!("Bearer {token}").parse().expect("a header");
     request.metadata_mut().insert("authorization", bearer);
     let mut client = CertificateServiceClient::new(channel(mesh, None).await);
@@ -82,7 +88,9 @@ pub async fn certify(mesh: &Mesh, token: &str) -> Result<Leaf, Status> {
 
 /// A certificate of `account` (`namespace/name`).
 pub async fn leaf(mesh: &Mesh, account: &str) -> Leaf {
-    certify(mesh, &token(mesh, &claims(account, &[]))).await.expect("a certificate")
+    certify(mesh, &token(mesh, &claims(account, &[])))
+        .await
+        .expect("a certificate")
 }
 
 /// How a client with `leaf`, or with none, speaks to the control plane.
@@ -99,14 +107,21 @@ pub async fn dial(mesh: &Mesh, config: Arc<ClientConfig>) -> std::io::Result<Tls
 
 /// A gRPC channel over one connection.
 pub async fn channel(mesh: &Mesh, leaf: Option<&Leaf>) -> Channel {
-    let stream = soon(dial(mesh, tls(mesh, leaf))).await.expect("TLS with the control plane");
+    let stream = soon(dial(mesh, tls(mesh, leaf)))
+        .await
+        .expect("TLS with the control plane");
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
-        let stream = once.take().ok_or_else(|| std::io::Error::other("one connection is all"));
+        let stream = once
+            .take()
+            .ok_or_else(|| std::io::Error::other("one connection is all"));
         async move { stream }
     });
     let endpoint = Endpoint::from_static("http://control-plane");
-    endpoint.connect_with_connector(connector).await.expect("HTTP/2 with the control plane")
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .expect("HTTP/2 with the control plane")
 }
 
 /// A delta stream.
@@ -124,14 +139,21 @@ impl Delta {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let responses = soon(client.delta_aggregated_resources(ReceiverStream::new(receiver))).await;
         let responses = responses.expect("a stream").into_inner();
-        Self { node: Some(node(node_id, user_agent)), requests, responses }
+        Self {
+            node: Some(node(node_id, user_agent)),
+            requests,
+            responses,
+        }
     }
 
     /// Sends a request; the first one says who it is.
     pub async fn send(&mut self, request: DeltaDiscoveryRequest) {
         let node = request.node.clone().or_else(|| self.node.take());
         // A stream that was refused meanwhile says so when it is read.
-        let _ = self.requests.send(DeltaDiscoveryRequest { node, ..request }).await;
+        let _ = self
+            .requests
+            .send(DeltaDiscoveryRequest { node, ..request })
+            .await;
     }
 
     /// Subscribes.
@@ -153,7 +175,10 @@ impl Delta {
 
     /// The next response.
     pub async fn next_unanswered(&mut self) -> DeltaDiscoveryResponse {
-        soon(self.responses.message()).await.expect("a response").expect("an open stream")
+        soon(self.responses.message())
+            .await
+            .expect("a response")
+            .expect("an open stream")
     }
 
     /// Asks for one resource that nobody told about before: its content, `None` when it doesn't exist.
@@ -161,12 +186,18 @@ impl Delta {
         self.subscribe(type_url, &[name]).await;
         let response = self.next().await;
         assert_eq!(response.type_url, type_url);
-        response.resources.into_iter().find(|resource| resource.name == name)?.resource
+        response
+            .resources
+            .into_iter()
+            .find(|resource| resource.name == name)?
+            .resource
     }
 
     /// How the stream ends.
     pub async fn end(&mut self) -> Status {
-        soon(self.responses.message()).await.expect_err("the stream is ended with a status")
+        soon(self.responses.message())
+            .await
+            .expect_err("the stream is ended with a status")
     }
 }
 
@@ -193,7 +224,11 @@ impl World {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let responses = soon(client.stream_aggregated_resources(ReceiverStream::new(receiver))).await;
         let responses = responses.expect("a stream").into_inner();
-        Self { node: node(node_id, user_agent), requests, responses }
+        Self {
+            node: node(node_id, user_agent),
+            requests,
+            responses,
+        }
     }
 
     /// Asks for `names`, answering `nonce`.
@@ -211,17 +246,26 @@ impl World {
 
     /// The next response.
     pub async fn next(&mut self) -> DiscoveryResponse {
-        soon(self.responses.message()).await.expect("a response").expect("an open stream")
+        soon(self.responses.message())
+            .await
+            .expect("a response")
+            .expect("an open stream")
     }
 
     /// How the stream ends.
     pub async fn end(&mut self) -> Status {
-        soon(self.responses.message()).await.expect_err("the stream is ended with a status")
+        soon(self.responses.message())
+            .await
+            .expect_err("the stream is ended with a status")
     }
 }
 
 fn node(id: &str, user_agent: &str) -> Node {
-    Node { id: id.into(), user_agent_name: user_agent.into(), ..Node::default() }
+    Node {
+        id: id.into(),
+        user_agent_name: user_agent.into(),
+        ..Node::default()
+    }
 }
 
 /// A workload that registered, and stays so while this is held.
@@ -234,8 +278,14 @@ impl Registered {
     /// Says goodbye, and waits until that was heard.
     pub async fn withdraw(mut self) {
         let message = Some(Message::Withdraw(Withdraw {}));
-        self.requests.send(RegisterRequest { message }).await.expect("an open stream");
-        while soon(self.responses.message()).await.is_ok_and(|message| message.is_some()) {}
+        self.requests
+            .send(RegisterRequest { message })
+            .await
+            .expect("an open stream");
+        while soon(self.responses.message())
+            .await
+            .is_ok_and(|message| message.is_some())
+        {}
     }
 }
 
@@ -263,8 +313,15 @@ pub async fn register(mesh: &Mesh, leaf: &Leaf, registration: Registration) -> R
     let mut client = RegistryServiceClient::new(channel(mesh, Some(leaf)).await);
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let message = Some(Message::Registration(registration));
-    requests.send(RegisterRequest { message }).await.expect("room for one");
-    let mut responses = soon(client.register(ReceiverStream::new(receiver))).await?.into_inner();
-    soon(responses.message()).await?.ok_or_else(|| Status::internal("the stream ended without an answer"))?;
+    requests
+        .send(RegisterRequest { message })
+        .await
+        .expect("room for one");
+    let mut responses = soon(client.register(ReceiverStream::new(receiver)))
+        .await?
+        .into_inner();
+    soon(responses.message())
+        .await?
+        .ok_or_else(|| Status::internal("the stream ended without an answer"))?;
     Ok(Registered { requests, responses })
 }
