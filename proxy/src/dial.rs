@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -15,9 +15,9 @@ use weft_identity::tls;
 use weft_proxy_core::resource::Endpoint;
 use weft_proxy_core::time::Now;
 
+use crate::local::Local;
 use crate::socket;
 use crate::stream::Stream;
-use crate::worker::Worker;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct Dialled {
 
 /// Connects to `endpoint` within `limit`, speaking `protocol` (an ALPN name) where it is meshed.
 pub async fn dial(
-    worker: &Worker,
+    local: &Local,
     endpoint: &Endpoint,
     protocol: &'static [u8],
     limit: Duration,
@@ -62,7 +62,7 @@ pub async fn dial(
                 stream: tcp.into(),
                 expires: None,
             }),
-            Some(identity) => handshake(worker, tcp, address, identity, protocol).await,
+            Some(identity) => handshake(local, tcp, address, identity, protocol).await,
         }
     };
     timeout(limit, connecting)
@@ -71,21 +71,18 @@ pub async fn dial(
 }
 
 async fn handshake(
-    worker: &Worker,
+    local: &Local,
     tcp: tokio::net::TcpStream,
     address: SocketAddr,
     expected: &str,
     protocol: &'static [u8],
 ) -> Result<Dialled, DialError> {
     let refused = |error: io::Error| DialError::Tls(address, expected.to_owned(), error);
-    let own = worker
-        .published
-        .identity()
-        .ok_or(DialError::NoIdentity(address))?;
+    let own = local.published.identity().ok_or(DialError::NoIdentity(address))?;
     let id: SpiffeId = expected
         .parse()
         .map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-    let config = worker
+    let config = local
         .client_configs
         .borrow_mut()
         .get(&own, &id, protocol)
@@ -101,14 +98,9 @@ async fn handshake(
     }
     let peer = session.peer_certificates().unwrap_or_default();
     let peer = tls::peer(peer).map_err(|error| refused(io::Error::other(error)))?;
-    let expires = worker.at(own.leaf.not_after().min(peer.not_after));
+    let expires = local.at(own.leaf.not_after().min(peer.not_after));
     Ok(Dialled {
         stream: stream.into(),
         expires: Some(expires),
     })
-}
-
-/// How far away a moment of the wall clock is; zero when it is past.
-pub fn until(moment: SystemTime) -> Duration {
-    moment.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO)
 }

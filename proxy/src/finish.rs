@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
@@ -118,7 +118,7 @@ impl Finish {
     }
 
     fn count(&self, outcome: &Outcome) {
-        let elapsed = self.worker.now().since(self.started);
+        let elapsed = self.worker.local.now().since(self.started);
         if let Some(edge) = &self.edge {
             edge.requests(self.protocol, self.meshed)
                 .count(outcome.is_failure(), elapsed);
@@ -167,6 +167,18 @@ impl Drop for Finish {
                 retry_denied: None,
             });
         }
+    }
+}
+
+/// The outcome of an answer with `status` after `attempts`, if it is sent to its end.
+pub fn completed(status: StatusCode, attempts: u32) -> Outcome {
+    Outcome {
+        reason: None,
+        status: Some(status),
+        grpc: None,
+        end: End::Complete,
+        attempts,
+        retry_denied: None,
     }
 }
 
@@ -237,7 +249,7 @@ impl Relayed {
     /// `body`, whose end `open` tells, at the latest at `deadline`. `length` as the head declares it.
     pub fn new(body: Body, open: Open, deadline: Option<Now>, length: Option<u64>) -> Self {
         let worker = &open.finish.worker;
-        let deadline = deadline.map(|at| Box::pin(sleep_until(worker.instant(at))));
+        let deadline = deadline.map(|at| Box::pin(sleep_until(worker.local.instant(at))));
         Self {
             body,
             open: Some(open),

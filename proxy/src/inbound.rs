@@ -32,6 +32,7 @@ use crate::protocol::{DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff};
 use crate::socket::original_destination;
 use crate::stream::Stream;
 use crate::telemetry::metrics::{self, Direction, Edge};
+use crate::upgraded;
 use crate::worker::Worker;
 
 mod opaque;
@@ -88,7 +89,7 @@ pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, po
 
 /// What a port offers; one that no configuration names takes the mesh only.
 fn policy(worker: &Worker, port: u16) -> InboundPort {
-    let view = worker.published.load();
+    let view = worker.local.published.load();
     let named = view
         .snapshot
         .inbound
@@ -125,7 +126,7 @@ impl Site {
 
 /// The mesh's TLS: both sides prove who they are, then the ALPN name says what follows.
 async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
-    let (Some(own), Some(transport)) = (site.worker.published.identity(), stream.into_plain()) else {
+    let (Some(own), Some(transport)) = (site.worker.local.published.identity(), stream.into_plain()) else {
         return;
     };
     let handshake = TlsAcceptor::from(own.server_config()).accept(transport);
@@ -147,8 +148,8 @@ async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
     };
     site.identity = Some(id.as_str().into());
     let spoken = session.alpn_protocol().map(<[u8]>::to_vec);
-    let expires = site.worker.at(own.leaf.not_after().min(peer.not_after));
-    let expires = site.worker.instant(expires);
+    let expires = site.worker.local.at(own.leaf.not_after().min(peer.not_after));
+    let expires = site.worker.local.instant(expires);
     let stream = Stream::from(tls);
     match spoken.as_deref() {
         Some(alpn::TCP) => opaque::serve(&site, stream, &tracked).await,
@@ -212,7 +213,7 @@ async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Trac
     if let Some(stream) = h1::serve(stream, tracked, handle).await {
         let upgraded = slot.borrow_mut().take();
         if let Some((own, open)) = upgraded {
-            crate::outbound::join(stream, *own, *open).await;
+            upgraded::join(stream, *own, *open).await;
         }
     }
 }
@@ -223,7 +224,7 @@ async fn refuse(site: Site, stream: Stream, detected: Detected, tracked: &Tracke
     let worker = &site.worker;
     let handle = |request: Request<Body>, busy: Busy| {
         let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
-        let mut finish = Finish::new(worker, busy, worker.now(), Direction::Inbound, protocol);
+        let mut finish = Finish::new(worker, busy, worker.local.now(), Direction::Inbound, protocol);
         finish.edge = Some(Rc::clone(&site.edge));
         tracked.finish();
         let response: Response<Relayed> =

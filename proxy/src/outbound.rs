@@ -16,12 +16,15 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use weft_proxy_core::authority::{AuthorityError, check_connect};
+use weft_proxy_core::cluster::ClusterEntry;
 use weft_proxy_core::exchange::{Action, Event, Exchange};
 use weft_proxy_core::hygiene::{RequestFacts, Violation, check_request};
 use weft_proxy_core::outcome::{Reason, is_grpc};
 use weft_proxy_core::protocol::Detected;
-use weft_proxy_core::resource::{Action as RuleAction, Name, Protocol, Target as RuleTarget};
-use weft_proxy_core::route::RequestHead;
+use weft_proxy_core::resource::{
+    Action as RuleAction, Name, Protocol, Target as RuleTarget, WeightedBackend,
+};
+use weft_proxy_core::route::{CompiledRule, RequestHead};
 use weft_proxy_core::snapshot::{Destination, Lookup};
 
 use crate::drain::{Busy, Tracked};
@@ -42,9 +45,7 @@ mod head;
 mod opaque;
 mod upgrade;
 
-pub(crate) use head::absolute;
 use upgrade::Slot;
-pub(crate) use upgrade::join;
 
 /// Where requests of a connection go.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: N
     };
     let destination = match found {
         Lookup::Known(destination) => destination,
-        Lookup::Absent if client.worker.config.egress_allowed => {
+        Lookup::Absent if client.worker.local.config.egress_allowed => {
             return egress::pass(stream, &name, &tracked).await;
         }
         Lookup::Absent | Lookup::Pending => {
@@ -154,7 +155,7 @@ async fn request(
 ) -> Response<Relayed> {
     let worker = &client.worker;
     let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
-    let mut finish = Finish::new(worker, busy, worker.now(), Direction::Outbound, protocol);
+    let mut finish = Finish::new(worker, busy, worker.local.now(), Direction::Outbound, protocol);
     let method = request.method().clone();
     if worker.pressure() != Pressure::None {
         return answer(Reason::Shedding, None, &method, finish, None);
@@ -174,7 +175,7 @@ async fn request(
     };
     match worker.destination(&name).await {
         Lookup::Known(destination) => routed(&client, request, facts, finish, &destination, slot).await,
-        Lookup::Absent if worker.config.egress_allowed => {
+        Lookup::Absent if worker.local.config.egress_allowed => {
             egress::request(worker, request, &facts, &name, finish).await
         }
         Lookup::Absent => answer(Reason::DestinationUnknown, Some(&name), &method, finish, None),
@@ -214,8 +215,7 @@ async fn routed(
     destination: &Arc<Destination>,
     slot: Option<Slot>,
 ) -> Response<Relayed> {
-    let worker = &client.worker;
-    finish.edge = Some(worker.edge(&destination.name, Direction::Outbound));
+    finish.edge = Some(client.worker.edge(&destination.name, Direction::Outbound));
     let method = request.method().clone();
     let head = RequestHead {
         method: &method,
@@ -227,44 +227,57 @@ async fn routed(
         return answer(Reason::NoRoute, None, &method, finish, None);
     };
     finish.note(|noted| noted.route = Some(Name::clone(&rule.rule().name)));
-    match &rule.rule().action {
+    let refused = match &rule.rule().action {
         RuleAction::Redirect(redirect) => return head::redirect(rule, redirect, &request, &facts, finish),
-        RuleAction::Respond(StatusCode::INTERNAL_SERVER_ERROR) => {
-            return answer(
-                Reason::UnsupportedFilter,
-                Some(&rule.rule().name),
-                &method,
-                finish,
-                None,
-            );
-        }
+        RuleAction::Respond(StatusCode::INTERNAL_SERVER_ERROR) => Reason::UnsupportedFilter,
         RuleAction::Respond(status) => return head::plain(*status, rule, finish),
-        RuleAction::Forward(_) => {}
-    }
-    let Some(backend) = rule.pick(&mut worker.rng.borrow_mut()) else {
-        return answer(Reason::ZeroWeight, Some(&rule.rule().name), &method, finish, None);
+        RuleAction::Forward(_) => match backend(client, rule, destination) {
+            Ok((backend, entry)) => {
+                let route = head::Route { rule, backend };
+                return forwarded(client, request, facts, finish, route, entry, slot).await;
+            }
+            Err(reason) => reason,
+        },
     };
-    let entry = match &backend.target {
-        RuleTarget::Cluster(name) => destination.clusters.get(name),
+    answer(refused, Some(&rule.rule().name), &method, finish, None)
+}
+
+/// The share of a rule's traffic that a request falls into, and its cluster.
+fn backend<'a>(
+    client: &Client,
+    rule: &'a CompiledRule,
+    destination: &'a Destination,
+) -> Result<(&'a WeightedBackend, &'a Arc<ClusterEntry>), Reason> {
+    let backend = rule
+        .pick(&mut client.worker.local.rng.borrow_mut())
+        .ok_or(Reason::ZeroWeight)?;
+    match &backend.target {
+        RuleTarget::Cluster(name) => destination.clusters.get(name).map(|entry| (backend, entry)),
         RuleTarget::Invalid => None,
-    };
-    let Some(entry) = entry else {
-        return answer(
-            Reason::InvalidBackend,
-            Some(&rule.rule().name),
-            &method,
-            finish,
-            None,
-        );
-    };
+    }
+    .ok_or(Reason::InvalidBackend)
+}
+
+/// A request whose cluster is known: lets an exchange carry it there.
+async fn forwarded(
+    client: &Client,
+    request: Request<Body>,
+    facts: RequestFacts,
+    mut finish: Finish,
+    route: head::Route<'_>,
+    entry: &Arc<ClusterEntry>,
+    slot: Option<Slot>,
+) -> Response<Relayed> {
+    let worker = &client.worker;
+    let method = request.method().clone();
     let target = worker.target(entry, finish.started());
     finish.edge = Some(Rc::clone(&target.edge));
     finish.note(|noted| noted.destination = Some(Name::clone(&entry.config.name)));
-    let route = head::Route { rule, backend };
+    let grpc = finish.grpc();
     let terms = head::terms(
         &method,
         request.headers(),
-        finish.grpc(),
+        grpc,
         &route,
         client.peer,
         &entry.config,
@@ -280,9 +293,8 @@ async fn routed(
         upgrade,
         slot,
     };
-    forwarding
-        .run(Exchange::new(finish.started(), terms), finish, &method)
-        .await
+    let exchange = Exchange::new(finish.started(), terms);
+    forwarding.run(exchange, finish, &method).await
 }
 
 /// A request on its way to a cluster.
@@ -332,7 +344,7 @@ impl Forwarding<'_> {
                 }
                 Action::Wait { until } => {
                     answered = None;
-                    tokio::time::sleep_until(worker.instant(until)).await;
+                    tokio::time::sleep_until(worker.local.instant(until)).await;
                     Event::Timer
                 }
                 Action::Forward { deadline } => {
@@ -376,5 +388,5 @@ fn bounds(target: &Target) -> Bounds {
 
 fn forbidden(worker: &Worker, facts: &RequestFacts) -> Option<AuthorityError> {
     let authority = facts.authority.as_ref()?;
-    check_connect(authority, &worker.config.own_addresses).err()
+    check_connect(authority, &worker.local.config.own_addresses).err()
 }

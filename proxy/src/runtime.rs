@@ -5,68 +5,18 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread;
-use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::config::Config;
-use crate::published::Published;
 use crate::telemetry::access_log::AccessLog;
-use crate::worker;
+use crate::serve;
+pub use crate::serve::{Phase, ReportRequest, WorkerContext, WorkerListeners};
 
 /// Most data workers where the settings say nothing.
 const MAX_DEFAULT_WORKERS: usize = 4;
-
-/// Where the process is in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Serving.
-    #[default]
-    Serving,
-    /// Told to end: no longer ready, still accepting, every connection asked to go away after what it does.
-    Draining,
-    /// Nothing runs any more, or time is up: what is left is cut.
-    Ending,
-}
-
-/// Asks a worker what it sees (endpoint states, connections), for the admin listener.
-pub type ReportRequest = oneshot::Sender<serde_json::Value>;
-
-/// What a worker is given.
-#[derive(Debug)]
-pub struct WorkerContext {
-    /// Which worker, from 0.
-    pub index: usize,
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Configuration and identity.
-    pub published: Arc<Published>,
-    /// When the process should end.
-    pub phase: watch::Receiver<Phase>,
-    /// Answered with a JSON object each.
-    pub reports: mpsc::Receiver<ReportRequest>,
-    /// The start of time, the same for all workers: `Now` counts from here.
-    pub started: Instant,
-    /// Exchanges and tunnels that run, counted by all workers together.
-    pub running: Arc<AtomicUsize>,
-}
-
-/// The listening sockets of one worker, in the order of the settings.
-#[derive(Debug, Default)]
-pub struct WorkerListeners {
-    /// The explicit outbound port.
-    pub outbound: Option<TcpListener>,
-    /// As [`Config::binds`].
-    pub binds: Vec<TcpListener>,
-    /// As [`Config::inbound`].
-    pub inbound: Vec<TcpListener>,
-}
 
 /// Says that a worker has ended, also when it panicked.
 struct Ended(mpsc::Sender<()>);
@@ -92,7 +42,7 @@ pub fn spawn(
     let name = format!("weft-worker-{}", context.index);
     thread::Builder::new().name(name).spawn(move || {
         let _ended = Ended(ended);
-        LocalSet::new().block_on(&runtime, worker::run(context, listeners, log));
+        LocalSet::new().block_on(&runtime, serve::run(context, listeners, log));
     })?;
     Ok(())
 }

@@ -26,9 +26,9 @@ use weft_proxy_core::time::Now;
 
 use crate::dial::{DialError, Dialled, dial};
 use crate::http::{Body, UploadBody, h1, h2};
+use crate::local::Local;
 use crate::stream::Stream;
 use crate::telemetry::metrics::counting_panics;
-use crate::worker::Worker;
 
 /// How an endpoint is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,20 +112,20 @@ pub struct Held {
     id: ConnectionId,
     connection: Rc<Connection>,
     pool: Rc<Pool>,
-    worker: Rc<Worker>,
+    local: Rc<Local>,
 }
 
 impl Upstream {
     /// Sends `request` to `endpoint` and waits for the head of its response.
     pub async fn send(
         &self,
-        worker: &Rc<Worker>,
+        local: &Rc<Local>,
         endpoint: &Arc<Endpoint>,
         speak: Speak,
         bounds: &Bounds,
         request: Request<UploadBody>,
     ) -> Result<(Response<Body>, Held), Failure> {
-        let held = self.pool(endpoint, speak, bounds).take(worker).await?;
+        let held = self.pool(endpoint, speak, bounds).take(local).await?;
         let response = match &held.connection.wire {
             Wire::Http2(sender) => sender
                 .clone()
@@ -155,10 +155,10 @@ impl Upstream {
     }
 
     /// Opens successors and closes what is not used any more; to be called once a second.
-    pub fn sweep(&self, worker: &Rc<Worker>) {
-        let now = worker.now();
+    pub fn sweep(&self, local: &Rc<Local>) {
+        let now = local.now();
         self.pools.borrow_mut().retain(|_, pool| {
-            pool.upkeep(worker, now);
+            pool.upkeep(local, now);
             Rc::strong_count(pool) > 1 || !pool.decisions.borrow().is_empty()
         });
     }
@@ -193,14 +193,14 @@ impl Pool {
     }
 
     /// A place on a connection that is ready to send.
-    async fn take(self: &Rc<Self>, worker: &Rc<Worker>) -> Result<Held, Failure> {
+    async fn take(self: &Rc<Self>, local: &Rc<Local>) -> Result<Held, Failure> {
         let mut waiting = None;
         loop {
-            let now = worker.now();
+            let now = local.now();
             let others = self.waiting.get() - u32::from(waiting.is_some());
             let take = self.decisions.borrow_mut().take(now, others);
             if let Take::Use(id) = take {
-                if let Some(held) = self.hold(worker, id).await {
+                if let Some(held) = self.hold(local, id).await {
                     return Ok(held);
                 }
                 continue;
@@ -209,7 +209,7 @@ impl Pool {
                 waiting = Some(self.wait()?);
             }
             if let Take::Open(id) = take {
-                self.open(worker, id)?;
+                self.open(local, id)?;
             }
             let failures = self.failures.get();
             self.changed.notified().await;
@@ -220,17 +220,17 @@ impl Pool {
     }
 
     /// Holds a place that was taken, once the connection can send. `None`: it can't any more, and is forgotten.
-    async fn hold(self: &Rc<Self>, worker: &Rc<Worker>, id: ConnectionId) -> Option<Held> {
+    async fn hold(self: &Rc<Self>, local: &Rc<Local>, id: ConnectionId) -> Option<Held> {
         let Some(connection) = self.connections.borrow().get(&id).cloned() else {
             self.decisions.borrow_mut().lost(id);
             return None;
         };
         let mut held = Held {
-            sent: worker.now(),
+            sent: local.now(),
             id,
             connection,
             pool: Rc::clone(self),
-            worker: Rc::clone(worker),
+            local: Rc::clone(local),
         };
         match &held.connection.wire {
             Wire::Http1(sender) => {
@@ -241,7 +241,7 @@ impl Pool {
             }
             Wire::Http2(sender) => {
                 if !sender.clone().ready().await {
-                    self.decisions.borrow_mut().drained(id, worker.now());
+                    self.decisions.borrow_mut().drained(id, local.now());
                     return None;
                 }
                 let room = sender.max_streams();
@@ -251,7 +251,7 @@ impl Pool {
                 }
             }
         }
-        held.sent = worker.now();
+        held.sent = local.now();
         Some(held)
     }
 
@@ -266,7 +266,7 @@ impl Pool {
     }
 
     /// Begins to make a connection.
-    fn open(self: &Rc<Self>, worker: &Rc<Worker>, id: ConnectionId) -> Result<(), Failure> {
+    fn open(self: &Rc<Self>, local: &Rc<Local>, id: ConnectionId) -> Result<(), Failure> {
         let (gauge, limit) = self.bounds.borrow().connections.clone();
         let Some(place) = gauge.permit(limit) else {
             self.decisions.borrow_mut().lost(id);
@@ -277,12 +277,12 @@ impl Pool {
             id,
             done: Cell::new(false),
         };
-        let worker = Rc::clone(worker);
-        spawn_local(counting_panics(async move { opening.run(&worker, place).await }));
+        let local = Rc::clone(local);
+        spawn_local(counting_panics(async move { opening.run(&local, place).await }));
         Ok(())
     }
 
-    fn upkeep(self: &Rc<Self>, worker: &Rc<Worker>, now: Now) {
+    fn upkeep(self: &Rc<Self>, local: &Rc<Local>, now: Now) {
         let closed: Vec<ConnectionId> = self
             .connections
             .borrow()
@@ -298,7 +298,7 @@ impl Pool {
                 Upkeep::Close(id) => drop(self.connections.borrow_mut().remove(&id)),
                 Upkeep::Open(id) => {
                     // Without a place for a successor requests wait for one when they need it.
-                    let _ = self.open(worker, id);
+                    let _ = self.open(local, id);
                 }
             }
         }
@@ -325,9 +325,9 @@ struct Opening {
 }
 
 impl Opening {
-    async fn run(self, worker: &Rc<Worker>, place: Permit) {
+    async fn run(self, local: &Rc<Local>, place: Permit) {
         let limit = self.pool.bounds.borrow().connect_timeout;
-        match connect(worker, &self.pool.endpoint, self.pool.speak, limit).await {
+        match connect(local, &self.pool.endpoint, self.pool.speak, limit).await {
             Ok((wire, end)) => {
                 let room = wire.room();
                 let connection = Connection {
@@ -344,7 +344,7 @@ impl Opening {
                     self.pool
                         .decisions
                         .borrow_mut()
-                        .opened(self.id, worker.now(), end, room),
+                        .opened(self.id, local.now(), end, room),
                 );
                 if self.done.get() {
                     self.pool.wake();
@@ -410,7 +410,7 @@ impl Drop for Held {
             .pool
             .decisions
             .borrow_mut()
-            .release(self.id, self.worker.now())
+            .release(self.id, self.local.now())
         {
             self.pool.connections.borrow_mut().remove(&self.id);
         }
@@ -419,7 +419,7 @@ impl Drop for Held {
 }
 
 async fn connect(
-    worker: &Worker,
+    local: &Local,
     endpoint: &Endpoint,
     speak: Speak,
     limit: Duration,
@@ -428,7 +428,7 @@ async fn connect(
         Speak::Http1 => alpn::H1,
         Speak::Http2 => alpn::H2,
     };
-    let Dialled { stream, expires } = dial_told(worker, endpoint, protocol, limit).await?;
+    let Dialled { stream, expires } = dial_told(local, endpoint, protocol, limit).await?;
     let wire = match speak {
         Speak::Http1 => {
             let sender = h1::Sender::new(stream)
@@ -446,12 +446,12 @@ async fn connect(
 }
 
 async fn dial_told(
-    worker: &Worker,
+    local: &Local,
     endpoint: &Endpoint,
     protocol: &'static [u8],
     limit: Duration,
 ) -> Result<Dialled, Failure> {
-    dial(worker, endpoint, protocol, limit).await.map_err(|error| {
+    dial(local, endpoint, protocol, limit).await.map_err(|error| {
         tracing::debug!(%error, workload = &*endpoint.workload, "no connection");
         match error {
             DialError::Refused(..) => Failure::ConnectFailed,
@@ -493,16 +493,16 @@ pub struct Own {
 
 impl Own {
     /// Connects.
-    pub async fn connect(worker: &Worker, endpoint: &Endpoint, bounds: &Bounds) -> Result<Self, Failure> {
+    pub async fn connect(local: &Local, endpoint: &Endpoint, bounds: &Bounds) -> Result<Self, Failure> {
         let (gauge, limit) = &bounds.connections;
         let place = gauge.permit(*limit).ok_or(Failure::Overloaded)?;
-        let dialled = dial_told(worker, endpoint, alpn::H1, bounds.connect_timeout).await?;
+        let dialled = dial_told(local, endpoint, alpn::H1, bounds.connect_timeout).await?;
         let mut sender = h1::Sender::new(dialled.stream)
             .await
             .map_err(|_| Failure::ConnectFailed)?;
         if std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
             Ok(Self {
-                sent: worker.now(),
+                sent: local.now(),
                 sender,
                 place,
             })
@@ -529,12 +529,12 @@ impl Own {
 
 /// A connection for opaque bytes, and its place among the connections.
 pub async fn open_opaque(
-    worker: &Worker,
+    local: &Local,
     endpoint: &Endpoint,
     bounds: &Bounds,
 ) -> Result<(Stream, Permit), Failure> {
     let (gauge, limit) = &bounds.connections;
     let place = gauge.permit(*limit).ok_or(Failure::Overloaded)?;
-    let dialled = dial_told(worker, endpoint, alpn::TCP, bounds.connect_timeout).await?;
+    let dialled = dial_told(local, endpoint, alpn::TCP, bounds.connect_timeout).await?;
     Ok((dialled.stream, place))
 }

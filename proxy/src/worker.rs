@@ -5,17 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use metrics::{counter, gauge};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval};
 use weft_proxy_core::authority::Authority;
 use weft_proxy_core::cluster::{ClusterEntry, ClusterState};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
@@ -24,17 +18,15 @@ use weft_proxy_core::snapshot::Lookup;
 use weft_proxy_core::time::Now;
 
 use crate::config::{AccessLogMode, Config};
-use crate::dial::until;
 use crate::drain::Tracker;
-use crate::identity::ClientConfigs;
-use crate::listener::{self, Admission};
+use crate::listener::Admission;
+use crate::local::Local;
 use crate::memory::{Memory, Pressure};
 use crate::published::{MAX_WAIT, Published};
-use crate::runtime::{Phase, ReportRequest, WorkerContext, WorkerListeners};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Direction, Edge, counting_panics};
+use crate::telemetry::metrics::{Direction, Edge};
+use crate::telemetry::report;
 use crate::upstream::Upstream;
-use crate::{inbound, outbound, socket};
 
 /// Of how many exchanges one is logged when a sample is wanted.
 const SAMPLE: u32 = 100;
@@ -44,21 +36,15 @@ const MAX_NAMES: usize = 4096;
 /// See the module's head.
 #[derive(Debug)]
 pub struct Worker {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Configuration and identity.
-    pub published: Arc<Published>,
+    /// What everything on it uses.
+    pub local: Rc<Local>,
     /// The connections that were accepted.
     pub tracker: Rc<Tracker>,
     /// The connections that were made.
     pub upstream: Upstream,
-    /// TLS set-ups for dialling.
-    pub client_configs: RefCell<ClientConfigs>,
-    /// The worker's own source of randomness.
-    pub rng: RefCell<fastrand::Rng>,
-    admission: Rc<Admission>,
+    /// Places for connections.
+    pub admission: Rc<Admission>,
     running: Arc<AtomicUsize>,
-    started: Instant,
     clusters: RefCell<HashMap<Name, Rc<Target>>>,
     edges: RefCell<HashMap<(Name, Direction), Rc<Edge>>>,
     names: RefCell<HashMap<Authority, Name>>,
@@ -87,15 +73,11 @@ impl Worker {
         running: Arc<AtomicUsize>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            config,
-            published,
+            local: Rc::new(Local::new(config, published, started)),
             tracker: Tracker::new(Arc::clone(&running)),
             upstream: Upstream::default(),
-            client_configs: RefCell::default(),
-            rng: RefCell::new(fastrand::Rng::new()),
             admission: Rc::default(),
             running,
-            started,
             clusters: RefCell::default(),
             edges: RefCell::default(),
             names: RefCell::default(),
@@ -104,21 +86,6 @@ impl Worker {
             memory: Memory::new(),
             pressure: Cell::default(),
         })
-    }
-
-    /// The moment. Read once at the beginning of what an exchange does between two waits.
-    pub fn now(&self) -> Now {
-        Now::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    /// A moment of the wall clock on the worker's own.
-    pub fn at(&self, moment: SystemTime) -> Now {
-        self.now() + until(moment)
-    }
-
-    /// The instant for timers.
-    pub fn instant(&self, moment: Now) -> tokio::time::Instant {
-        (self.started + Duration::from_nanos(moment.as_nanos())).into()
     }
 
     /// How near the process is to its memory limit.
@@ -132,7 +99,7 @@ impl Worker {
         if usual && let Some(name) = self.names.borrow().get(authority) {
             return Name::clone(name);
         }
-        let name: Name = self.config.scope.expand(authority, default_port).into();
+        let name: Name = self.local.config.scope.expand(authority, default_port).into();
         if usual {
             let mut names = self.names.borrow_mut();
             if names.len() >= MAX_NAMES {
@@ -145,8 +112,8 @@ impl Worker {
 
     /// What is known of a destination, waiting for the control plane's answer if need be.
     pub async fn destination(&self, name: &Name) -> Lookup {
-        match self.published.load().lookup(name) {
-            Lookup::Pending => self.published.destination(name, MAX_WAIT).await,
+        match self.local.published.load().lookup(name) {
+            Lookup::Pending => self.local.published.destination(name, MAX_WAIT).await,
             found => found,
         }
     }
@@ -161,7 +128,7 @@ impl Worker {
         let target = Rc::new(Target {
             state: RefCell::new(ClusterState::new(
                 Arc::clone(entry),
-                Name::clone(&self.config.zone),
+                Name::clone(&self.local.config.zone),
             )),
             edge: self.edge(name, Direction::Outbound),
         });
@@ -184,8 +151,8 @@ impl Worker {
 
     /// Lets an exchange decide.
     pub fn step(&self, exchange: &mut Exchange<'_>, event: Event, target: &Target) -> Action {
-        let rng = &mut *self.rng.borrow_mut();
-        exchange.step(event, self.now(), rng, &mut target.state.borrow_mut())
+        let rng = &mut *self.local.rng.borrow_mut();
+        exchange.step(event, self.local.now(), rng, &mut target.state.borrow_mut())
     }
 
     /// The log, whatever its sampling.
@@ -196,7 +163,7 @@ impl Worker {
     /// The log, if the exchange that begins now is to be logged.
     pub fn log(&self) -> Option<&AccessLog> {
         let log = self.log.as_ref()?;
-        match self.config.access_log {
+        match self.local.config.access_log {
             AccessLogMode::On => Some(log),
             AccessLogMode::Off => None,
             AccessLogMode::Sample => {
@@ -208,14 +175,14 @@ impl Worker {
     }
 
     /// Once a second: what is not worth a timer of its own.
-    fn sweep(self: &Rc<Self>) {
+    pub fn sweep(&self) {
         self.pressure.set(self.memory.pressure());
         if self.pressure() == Pressure::Full {
             self.tracker.finish_idle();
         }
         self.tracker.sweep();
-        self.upstream.sweep(self);
-        let view = self.published.load();
+        self.upstream.sweep(&self.local);
+        let view = self.local.published.load();
         let known = |name: &Name| view.snapshot.clusters.contains_key(name);
         self.clusters
             .borrow_mut()
@@ -226,13 +193,13 @@ impl Worker {
     }
 
     /// What an operator sees.
-    fn report(&self) -> serde_json::Value {
-        let now = self.now();
+    pub fn report(&self) -> serde_json::Value {
+        let now = self.local.now();
         let clusters: Vec<_> = self
             .clusters
             .borrow()
             .values()
-            .map(|target| crate::telemetry::report::cluster(&target.state.borrow().report(now)))
+            .map(|target| report::cluster(&target.state.borrow().report(now)))
             .collect();
         serde_json::json!({
             "connections": self.tracker.open(),
@@ -241,145 +208,4 @@ impl Worker {
             "clusters": clusters,
         })
     }
-}
-
-/// Runs a worker until it has drained or its time is up. To be called inside a `LocalSet` on the worker's own runtime.
-pub async fn run(context: WorkerContext, listeners: WorkerListeners, log: Option<AccessLog>) {
-    let WorkerContext {
-        index,
-        config,
-        published,
-        phase,
-        reports,
-        started,
-        running,
-    } = context;
-    let worker = Worker::new(config, published, started, log, running);
-    let mut accepting = match listen(&worker, listeners) {
-        Ok(accepting) => accepting,
-        Err(error) => {
-            tracing::error!(%error, index, "a worker can't use its listening sockets");
-            return;
-        }
-    };
-    let mut chores = JoinSet::new();
-    chores.spawn_local(sweep(Rc::clone(&worker), index));
-    chores.spawn_local(answer(Rc::clone(&worker), reports));
-    drain(&worker, phase).await;
-    accepting.abort_all();
-    chores.abort_all();
-}
-
-/// Starts an accept loop for each listening socket.
-fn listen(worker: &Rc<Worker>, listeners: WorkerListeners) -> std::io::Result<JoinSet<()>> {
-    let mut accepting = JoinSet::new();
-    let mut accept = |listener: std::net::TcpListener, port: Port| {
-        let listener = TcpListener::from_std(listener)?;
-        let worker = Rc::clone(worker);
-        accepting.spawn_local(async move {
-            let admission = Rc::clone(&worker.admission);
-            listener::accept(listener, admission, |tcp, peer, place| {
-                if worker.pressure() == Pressure::Full {
-                    return socket::reset_on_close(&tcp);
-                }
-                let (worker, port) = (Rc::clone(&worker), port.clone());
-                spawn_local(counting_panics(async move {
-                    let _place = place;
-                    port.serve(worker, tcp, peer).await;
-                }));
-            })
-            .await;
-        });
-        Ok::<(), std::io::Error>(())
-    };
-    if let Some(socket) = listeners.outbound {
-        accept(socket, Port::Outbound)?;
-    }
-    for (socket, bind) in listeners.binds.into_iter().zip(&worker.config.binds) {
-        accept(socket, Port::Bind(worker.config.expand(&bind.authority)))?;
-    }
-    for (socket, inbound) in listeners.inbound.into_iter().zip(&worker.config.inbound) {
-        let port = socket.local_addr()?.port();
-        accept(
-            socket,
-            Port::Inbound {
-                port,
-                app: inbound.app,
-            },
-        )?;
-    }
-    Ok(accepting)
-}
-
-/// What a listening socket is for.
-#[derive(Clone)]
-enum Port {
-    Outbound,
-    Bind(Name),
-    Inbound { port: u16, app: SocketAddr },
-}
-
-impl Port {
-    async fn serve(self, worker: Rc<Worker>, tcp: tokio::net::TcpStream, peer: SocketAddr) {
-        match self {
-            Self::Outbound => outbound::explicit(worker, tcp, peer).await,
-            Self::Bind(name) => outbound::bound(worker, tcp.into(), peer, name).await,
-            Self::Inbound { port, app } => inbound::connection(worker, tcp, peer, port, app).await,
-        }
-    }
-}
-
-async fn sweep(worker: Rc<Worker>, index: usize) {
-    let mut every_second = interval(Duration::from_secs(1));
-    every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (connections, own) = (gauge!("weft_outbound_open_connections"), index.to_string());
-    let upstream = gauge!("weft_upstream_open_connections", "worker" => own);
-    let mut ejections: HashMap<Name, u64> = HashMap::new();
-    loop {
-        every_second.tick().await;
-        worker.sweep();
-        upstream.set(worker.upstream.open() as f64);
-        if index == 0 {
-            connections.set(tell_clusters(&worker, &mut ejections));
-        }
-    }
-}
-
-/// Tells what all workers share of each cluster, and returns the number of connections to endpoints.
-fn tell_clusters(worker: &Worker, told: &mut HashMap<Name, u64>) -> f64 {
-    let view = worker.published.load();
-    let mut connections = 0.0;
-    for (name, entry) in &view.snapshot.clusters {
-        connections += f64::from(entry.shared.connections.value());
-        let ejections = entry.shared.ejections();
-        let before = told.insert(Name::clone(name), ejections).unwrap_or(0);
-        if ejections > before {
-            counter!("weft_endpoint_ejections_total", "destination" => name.to_string())
-                .increment(ejections - before);
-        }
-        if entry.config.service_breaker.is_some() {
-            crate::telemetry::report::tell_breaker(name, entry.shared.breaker().phase());
-        }
-    }
-    told.retain(|name, _| view.snapshot.clusters.contains_key(name));
-    connections
-}
-
-async fn answer(worker: Rc<Worker>, mut reports: mpsc::Receiver<ReportRequest>) {
-    while let Some(request) = reports.recv().await {
-        // Who asked may have gone.
-        let _ = request.send(worker.report());
-    }
-}
-
-/// Waits until it is time to end, and nothing runs or time is up.
-async fn drain(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) {
-    if phase.wait_for(|phase| *phase != Phase::Serving).await.is_err() {
-        return;
-    }
-    worker.tracker.drain();
-    // When nothing runs any more on any worker, or the time is up, is not for one worker to say.
-    let _ = phase.wait_for(|phase| *phase == Phase::Ending).await;
-    worker.tracker.abort();
-    tokio::task::yield_now().await;
 }

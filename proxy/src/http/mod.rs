@@ -8,9 +8,11 @@ pub mod flush;
 pub mod guard;
 pub mod h1;
 pub mod h2;
+pub mod target;
 pub mod upload;
 
 pub use body::{Body, BodyError};
+pub use target::absolute;
 pub use upload::{Upload, UploadBody};
 
 /// Decoded head of a message at most, in bytes, on every version alike.

@@ -58,7 +58,7 @@ async fn connect(site: &Site) -> Option<Stream> {
 
 async fn relay(site: &Site, stream: Stream, app: Stream, busy: Busy) {
     let meshed = site.identity.is_some();
-    let started = site.worker.now();
+    let started = site.worker.local.now();
     site.edge.connections(meshed).opened();
     let relayed = tcp::relay(stream, app).await;
     if relayed.end != tcp::End::Clean {
@@ -79,7 +79,7 @@ async fn relay(site: &Site, stream: Stream, app: Stream, busy: Busy) {
             tcp::End::SecondBroke => "upstream_reset",
         },
         attempts: 1,
-        duration_ms: site.worker.now().since(started).as_secs_f64() * 1e3,
+        duration_ms: site.worker.local.now().since(started).as_secs_f64() * 1e3,
         ..Record::default()
     });
 }

@@ -10,16 +10,15 @@ use weft_proxy_core::hygiene::{
     BodyLength, CLIENT_ID, RequestFacts, UNPROCESSED, check_request, check_response, strip_hop_by_hop,
     strip_private,
 };
-use weft_proxy_core::outcome::{End, Outcome, Reason, is_grpc};
+use weft_proxy_core::outcome::{Reason, is_grpc};
 use weft_proxy_core::resource::{Name, Protocol};
 use weft_proxy_core::retry::Failure;
 
 use super::{CONNECT_TIMEOUT, Site};
 use crate::drain::Busy;
-use crate::finish::{Finish, Judge, Noted, Open, Relayed, answer};
-use crate::http::{Body, Upload};
+use crate::finish::{Finish, Judge, Noted, Open, Relayed, answer, completed};
+use crate::http::{Body, Upload, absolute};
 use crate::memory::Pressure;
-use crate::outbound::absolute;
 use crate::telemetry::metrics::{self, Direction};
 use crate::telemetry::trace;
 use crate::upstream::{Bounds, Held, Own, Speak};
@@ -46,7 +45,7 @@ pub(super) async fn serve(
         Version::HTTP_11
     };
     let protocol = metrics::Protocol::of(spoken, grpc);
-    let mut finish = Finish::new(worker, busy, worker.now(), Direction::Inbound, protocol);
+    let mut finish = Finish::new(worker, busy, worker.local.now(), Direction::Inbound, protocol);
     finish.edge = Some(Rc::clone(&site.edge));
     finish.meshed = site.identity.is_some();
     let method = request.method().clone();
@@ -158,7 +157,7 @@ fn prepare(
     {
         head.headers.insert(CLIENT_ID, identity);
     }
-    let trace = trace::pass_on(&mut head.headers, &mut site.worker.rng.borrow_mut());
+    let trace = trace::pass_on(&mut head.headers, &mut site.worker.local.rng.borrow_mut());
     finish.note(|noted| noted.trace = Some(trace.to_string()));
     address(
         &mut head.uri,
@@ -229,7 +228,7 @@ async fn send(
         let request = build(&head, upload);
         match worker
             .upstream
-            .send(worker, &site.app, speak, &bounds(), request)
+            .send(&worker.local, &site.app, speak, &bounds(), request)
             .await
         {
             Err(Failure::Refused) if tries < UNSENT_TRIES && upload.replayable() => tries += 1,
@@ -244,7 +243,7 @@ async fn send_upgrade(
     upload: &Upload,
 ) -> Result<(Response<Body>, Box<Own>), Failure> {
     head.version = Version::HTTP_11;
-    let mut own = Box::new(Own::connect(&site.worker, &site.app, &bounds()).await?);
+    let mut own = Box::new(Own::connect(&site.worker.local, &site.app, &bounds()).await?);
     let response = own.send(build(&head, upload)).await?;
     Ok((response, own))
 }
@@ -280,7 +279,7 @@ fn switch(
     if let Some(protocol) = protocol {
         head.headers.insert(UPGRADE, protocol);
     }
-    let judge = Judge::Plain(outcome(head.status));
+    let judge = Judge::Plain(completed(head.status, 1));
     *slot.borrow_mut() = Some((
         own,
         Box::new(Open {
@@ -290,17 +289,6 @@ fn switch(
         }),
     ));
     Response::from_parts(head, Relayed::untold(Body::Empty))
-}
-
-fn outcome(status: StatusCode) -> Outcome {
-    Outcome {
-        reason: None,
-        status: Some(status),
-        grpc: None,
-        end: End::Complete,
-        attempts: 1,
-        retry_denied: None,
-    }
 }
 
 /// Sends the application's response on.
@@ -327,7 +315,7 @@ fn forward(
     strip_private(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
-    let mut outcome = outcome(response.status());
+    let mut outcome = completed(response.status(), 1);
     outcome.grpc = weft_proxy_core::outcome::grpc_status(response.headers()).filter(|_| finish.grpc());
     let known = match length {
         BodyLength::Known(length) if method != Method::HEAD => Some(length),

@@ -45,7 +45,9 @@ pub(super) async fn within<T>(
 ) -> Option<T> {
     match deadline {
         None => Some(attempt.await),
-        Some(at) => tokio::time::timeout_at(worker.instant(at), attempt).await.ok(),
+        Some(at) => tokio::time::timeout_at(worker.local.instant(at), attempt)
+            .await
+            .ok(),
     }
 }
 
@@ -75,7 +77,7 @@ impl Forwarding<'_> {
         if meshed {
             headers.insert(ATTEMPT, HeaderValue::from(number));
         }
-        if let Some(left) = exchange.grpc_timeout(self.worker.now()) {
+        if let Some(left) = exchange.grpc_timeout(self.worker.local.now()) {
             headers.insert(GRPC_TIMEOUT, left);
         }
         request
@@ -95,12 +97,12 @@ impl Forwarding<'_> {
             *request.version_mut() = Version::HTTP_2;
         }
         let (response, over) = if self.upgrade.is_some() {
-            let mut own = Box::new(Own::connect(self.worker, endpoint, &bounds).await?);
+            let mut own = Box::new(Own::connect(&self.worker.local, endpoint, &bounds).await?);
             (own.send(request).await?, Over::Own(own))
         } else {
             let upstream = &self.worker.upstream;
             let (response, held) = upstream
-                .send(self.worker, endpoint, speak, &bounds, request)
+                .send(&self.worker.local, endpoint, speak, &bounds, request)
                 .await?;
             (response, Over::Pooled(held))
         };

@@ -5,18 +5,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Version};
 use metrics::counter;
 use weft_proxy_core::hygiene::{RequestFacts, check_response, strip_hop_by_hop, strip_private};
-use weft_proxy_core::outcome::{End, Outcome, Reason};
+use weft_proxy_core::outcome::Reason;
 use weft_proxy_core::resource::{Endpoint, Name};
 
-use super::head::absolute;
 use crate::drain::Tracked;
-use crate::finish::{Finish, Judge, Open, Relayed, answer};
-use crate::http::{Body, Upload};
+use crate::finish::{Finish, Judge, Open, Relayed, answer, completed};
+use crate::http::{Body, Upload, UploadBody, absolute};
 use crate::stream::Stream;
-use crate::upstream::{Bounds, Speak};
+use crate::upstream::{Bounds, Held, Speak};
 use crate::worker::Worker;
 use crate::{socket, tcp};
 
@@ -76,63 +77,53 @@ pub(super) async fn request(
         return answer(Reason::DestinationUnknown, Some(name), &method, finish, None);
     };
     finish.note(|noted| noted.endpoint = Some(address));
-    let (mut head, body) = request.into_parts();
-    strip_hop_by_hop(&mut head.headers);
-    strip_private(&mut head.headers);
-    let http2 = head.version == Version::HTTP_2;
-    if !http2 {
-        let path = head.uri.path_and_query().cloned();
-        head.uri = absolute(
-            None,
-            path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-        );
-        if let (None, Some(authority)) = (head.headers.get(http::header::HOST), &facts.authority)
-            && let Ok(host) = authority.to_string().try_into()
-        {
-            head.headers.insert(http::header::HOST, host);
-        }
-        head.version = Version::HTTP_11;
-    }
-    head.extensions.clear();
-    let upload = Upload::new(body);
-    upload.forget();
-    let speak = if http2 { Speak::Http2 } else { Speak::Http1 };
-    let sent = Request::from_parts(head, upload.attempt());
-    match worker
-        .upstream
-        .send(worker, &outside(address), speak, &bounds(), sent)
+    let (speak, sent) = prepare(request, facts);
+    let upstream = &worker.upstream;
+    match upstream
+        .send(&worker.local, &outside(address), speak, &bounds(), sent)
         .await
     {
         Err(failure) => answer(failure.reason(), None, &method, finish, None),
-        Ok((mut response, place)) => {
-            let headers = response.headers();
-            if let Err(violation) = check_response(response.version(), response.status(), headers, false) {
-                return answer(
-                    violation.of_response(),
-                    Some(&violation.to_string()),
-                    &method,
-                    finish,
-                    None,
-                );
-            }
-            strip_hop_by_hop(response.headers_mut());
-            strip_private(response.headers_mut());
-            *response.version_mut() = Version::HTTP_11;
-            response.extensions_mut().clear();
-            let outcome = Outcome {
-                reason: None,
-                status: Some(response.status()),
-                grpc: None,
-                end: End::Complete,
-                attempts: 1,
-                retry_denied: None,
-            };
-            let open = Open {
-                finish,
-                judge: Judge::Plain(outcome),
-                held: Some(place),
-            };
-            response.map(|body| Relayed::new(body, open, None, None))
-        }
+        Ok((response, held)) => forward(response, held, finish, &method),
     }
+}
+
+/// The request as the outside gets it.
+fn prepare(request: Request<Body>, facts: &RequestFacts) -> (Speak, Request<UploadBody>) {
+    let (mut head, body) = request.into_parts();
+    strip_hop_by_hop(&mut head.headers);
+    strip_private(&mut head.headers);
+    head.extensions.clear();
+    let upload = Upload::new(body);
+    upload.forget();
+    if head.version == Version::HTTP_2 {
+        return (Speak::Http2, Request::from_parts(head, upload.attempt()));
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = absolute(None, path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    if let (None, Some(authority)) = (head.headers.get(HOST), &facts.authority)
+        && let Ok(host) = authority.to_string().try_into()
+    {
+        head.headers.insert(HOST, host);
+    }
+    head.version = Version::HTTP_11;
+    (Speak::Http1, Request::from_parts(head, upload.attempt()))
+}
+
+/// Sends the response on.
+fn forward(mut response: Response<Body>, held: Held, finish: Finish, method: &Method) -> Response<Relayed> {
+    if let Err(violation) = check_response(response.version(), response.status(), response.headers(), false) {
+        let reason = violation.of_response();
+        return answer(reason, Some(&violation.to_string()), method, finish, None);
+    }
+    strip_hop_by_hop(response.headers_mut());
+    strip_private(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    response.extensions_mut().clear();
+    let open = Open {
+        finish,
+        judge: Judge::Plain(completed(response.status(), 1)),
+        held: Some(held),
+    };
+    response.map(|body| Relayed::new(body, open, None, None))
 }

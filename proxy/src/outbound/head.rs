@@ -3,18 +3,17 @@
 use std::net::SocketAddr;
 
 use http::header::{CONNECTION, EXPECT, HOST, LOCATION, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use weft_proxy_core::deadline::{GRPC_TIMEOUT, parse_grpc_timeout};
 use weft_proxy_core::exchange::Terms;
 use weft_proxy_core::hygiene::{RequestFacts, strip_hop_by_hop, strip_private};
-use weft_proxy_core::outcome::{End, Outcome};
 use weft_proxy_core::resource::{Balancer, Cluster, HashKey, Redirect, WeightedBackend};
 use weft_proxy_core::ring;
 use weft_proxy_core::route::{Asked, CompiledRule};
 
-use crate::finish::{Finish, Judge, Open, Relayed};
-use crate::http::{Body, Upload};
+use crate::finish::{Finish, Judge, Open, Relayed, completed};
+use crate::http::{Body, Upload, absolute};
 use crate::telemetry::trace;
 
 /// The rule that matched, and the share of its traffic that a request fell into.
@@ -79,7 +78,7 @@ pub(super) fn prepare(
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol.clone());
     }
-    let trace = trace::pass_on(&mut head.headers, &mut finish.worker().rng.borrow_mut());
+    let trace = trace::pass_on(&mut head.headers, &mut finish.worker().local.rng.borrow_mut());
     finish.note(|noted| noted.trace = Some(trace.to_string()));
     let authority = authority(&head.uri, &head.headers, facts, route.rule);
     head.headers.remove(HOST);
@@ -118,18 +117,6 @@ fn path(uri: &Uri, rule: &CompiledRule) -> PathAndQuery {
     PathAndQuery::try_from(path).unwrap_or_else(|_| as_sent())
 }
 
-/// The absolute form; the mere path where there is no authority.
-pub(crate) fn absolute(authority: Option<Authority>, path: PathAndQuery) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    if authority.is_some() {
-        parts.scheme = Some(Scheme::HTTP);
-    }
-    parts.authority = authority;
-    parts.path_and_query = Some(path);
-    // Scheme and authority come together, and there is a path: nothing can be missing.
-    Uri::from_parts(parts).unwrap_or_default()
-}
-
 /// The redirect that a rule answers with.
 pub(super) fn redirect(
     rule: &CompiledRule,
@@ -166,14 +153,7 @@ pub(super) fn redirect(
 
 /// An answer without a body that a rule gives by itself.
 pub(super) fn plain(status: StatusCode, rule: &CompiledRule, finish: Finish) -> Response<Relayed> {
-    let outcome = Outcome {
-        reason: None,
-        status: Some(status),
-        grpc: None,
-        end: End::Complete,
-        attempts: 0,
-        retry_denied: None,
-    };
+    let outcome = completed(status, 0);
     let open = Open {
         finish,
         judge: Judge::Plain(outcome),

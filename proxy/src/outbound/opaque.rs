@@ -95,8 +95,8 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
         .opaque
         .as_ref()
         .and_then(|name| destination.clusters.get(name))?;
-    let target = worker.target(entry, worker.now());
-    let mut exchange = Exchange::new(worker.now(), Terms::new(&Method::CONNECT));
+    let target = worker.target(entry, worker.local.now());
+    let mut exchange = Exchange::new(worker.local.now(), Terms::new(&Method::CONNECT));
     let mut event = Event::Start;
     let mut opened = None;
     let mut meshed = false;
@@ -104,7 +104,7 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
         event = match worker.step(&mut exchange, event, &target) {
             Action::Attempt { endpoint, .. } => {
                 meshed = endpoint.identity.is_some();
-                match open_opaque(worker, &endpoint, &bounds(&target)).await {
+                match open_opaque(&worker.local, &endpoint, &bounds(&target)).await {
                     Ok((stream, place)) => {
                         opened = Some((stream, place, endpoint.address));
                         Event::ResponseHead(Head::new(StatusCode::OK))
@@ -113,7 +113,7 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
                 }
             }
             Action::Wait { until } => {
-                tokio::time::sleep_until(worker.instant(until)).await;
+                tokio::time::sleep_until(worker.local.instant(until)).await;
                 Event::Timer
             }
             Action::Forward { .. } => {
@@ -152,7 +152,7 @@ async fn relay(client: &Client, stream: Stream, opened: Opened, busy: Busy) {
         _place,
     } = opened;
     let worker = &client.worker;
-    let started = worker.now();
+    let started = worker.local.now();
     let relayed = tcp::relay(stream, upstream).await;
     let (event, end) = match relayed.end {
         tcp::End::Clean => (Event::ResponseEnd(None), "complete"),
@@ -173,7 +173,7 @@ async fn relay(client: &Client, stream: Stream, opened: Opened, busy: Busy) {
         endpoint: Some(address),
         end,
         attempts: 1,
-        duration_ms: worker.now().since(started).as_secs_f64() * 1e3,
+        duration_ms: worker.local.now().since(started).as_secs_f64() * 1e3,
         ..Record::default()
     });
 }

@@ -9,17 +9,16 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Response};
-use weft_proxy_core::exchange::Event;
 use weft_proxy_core::hygiene::RequestFacts;
-use weft_proxy_core::outcome::{End, Outcome, Reason};
+use weft_proxy_core::outcome::Reason;
 use weft_proxy_core::resource::Name;
 use weft_proxy_core::snapshot::Lookup;
 
 use super::{Client, bound, forbidden};
-use crate::finish::{Finish, Judge, Open, Relayed, answer};
+use crate::finish::{Finish, Judge, Open, Relayed, answer, completed};
 use crate::http::Body;
 use crate::stream::Stream;
-use crate::tcp;
+use crate::upgraded::join;
 use crate::upstream::Own;
 use crate::worker::Worker;
 
@@ -53,21 +52,14 @@ pub(super) async fn connect(
     };
     let name = worker.name_of(authority, facts.default_port);
     match worker.destination(&name).await {
-        Lookup::Absent if !worker.config.egress_allowed => {
+        Lookup::Absent if !worker.local.config.egress_allowed => {
             return refuse(Reason::DestinationUnknown, &name, finish);
         }
         Lookup::Pending => return refuse(Reason::ConfigPending, &name, finish),
         Lookup::Known(_) | Lookup::Absent => {}
     }
     *slot.borrow_mut() = Some(Next::Tunnel(name));
-    let outcome = Outcome {
-        reason: None,
-        status: Some(http::StatusCode::OK),
-        grpc: None,
-        end: End::Complete,
-        attempts: 0,
-        retry_denied: None,
-    };
+    let outcome = completed(http::StatusCode::OK, 0);
     let open = Open {
         finish,
         judge: Judge::Plain(outcome),
@@ -105,17 +97,4 @@ pub(super) async fn go_on(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, 
         Some(Next::Upgrade(own, open)) => join(stream, *own, *open).await,
         None => {}
     }
-}
-
-/// Relays between the two ends of an upgraded exchange until it is over.
-pub(crate) async fn join(stream: Stream, own: Own, open: Open) {
-    let Some((upstream, _place)) = own.into_upgraded().await else {
-        stream.reset_on_close();
-        return open.end(Event::ResponseReset);
-    };
-    open.end(match tcp::relay(stream, upstream).await.end {
-        tcp::End::Clean => Event::ResponseEnd(None),
-        tcp::End::FirstBroke => Event::DownstreamGone,
-        tcp::End::SecondBroke => Event::ResponseReset,
-    });
 }

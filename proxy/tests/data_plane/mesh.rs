@@ -18,7 +18,7 @@ use weft_proxy::config::{Config, RunArgs};
 use weft_proxy::identity::Identity;
 use weft_proxy::published::Published;
 use weft_proxy::runtime::{Phase, WorkerContext, WorkerListeners};
-use weft_proxy::{socket, worker};
+use weft_proxy::{serve, socket};
 use weft_proxy_core::resource::{
     Action, Backoff, Balancer, Cluster, Endpoint, Endpoints, HeaderEdit, Inbound, InboundPort, Kind, Limits,
     Listener, ListenerBody, Name, PathMatch, Protocol, Resource, Retry, RetryBudget, Rewrite, RouteConfig,
@@ -162,7 +162,7 @@ impl Proxy {
             started: Instant::now(),
             running: Arc::default(),
         };
-        let task = spawn_local(worker::run(context, listeners, None));
+        let task = spawn_local(serve::run(context, listeners, None));
         Rc::new(Self {
             outbound,
             binds,
