@@ -12,6 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
 
+use crate::application::Application;
 use crate::client::{CallError, Client, Outbound};
 use crate::events;
 use crate::inventory::Inventory;
@@ -20,7 +21,7 @@ use crate::order::Orders;
 use crate::payment::Payments;
 use crate::product::Products;
 use crate::proto::inventory_server::InventoryServer;
-use crate::server::{Asked, Reply, Server};
+use crate::server::Server;
 use crate::user::Users;
 
 /// The five services.
@@ -103,28 +104,6 @@ pub enum RunError {
     /// A peer.
     #[error(transparent)]
     Peer(#[from] CallError),
-}
-
-/// One of the five, as the server calls it.
-#[derive(Debug)]
-pub(crate) enum Application {
-    User(Users),
-    Product(Products),
-    Order(Orders),
-    Payment(Payments),
-    Inventory(Inventory),
-}
-
-impl Application {
-    pub(crate) async fn answer(&self, asked: &Asked) -> Reply {
-        match self {
-            Self::User(users) => users.answer(asked),
-            Self::Product(products) => products.answer(asked).await,
-            Self::Order(orders) => orders.answer(asked).await,
-            Self::Payment(payments) => payments.answer(asked),
-            Self::Inventory(inventory) => inventory.answer(asked),
-        }
-    }
 }
 
 /// Serves until `stop`, and until the requests then running have ended.

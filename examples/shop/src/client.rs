@@ -15,11 +15,11 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 use crate::context::Context;
+use crate::message::to_json;
 
 /// How long one call may take, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -225,9 +225,4 @@ fn request(call: Call<'_>) -> Result<Request<Full<Bytes>>, CallError> {
         request = request.header(CONTENT_TYPE, "application/json");
     }
     Ok(request.body(Full::new(body))?)
-}
-
-/// JSON bytes of a value whose keys are strings.
-pub(crate) fn to_json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).map_or_else(|_| Bytes::new(), Bytes::from)
 }

@@ -1,7 +1,9 @@
 //! Order events over MQTT: order publishes, user subscribes. The broker is reached through a port that the sidecar
 //! opens for it, as opaque TCP.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
@@ -9,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::to_json;
-use crate::order::Outcome;
-use crate::user::{Heard, hear};
+use crate::message::to_json;
 
 /// Topics are `orders/<user>`.
 const TOPIC: &str = "orders";
@@ -25,15 +25,53 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Events that wait for the broker; more are dropped with a warning.
 const QUEUE: usize = 1024;
 
+/// How many events are kept per user.
+const EVENTS_KEPT: usize = 50;
+
 /// How long the last events may take when an application stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What became of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// Paid and sold.
+    Placed,
+    /// The payment was declined, the goods are back in stock.
+    Declined,
+    /// There were not enough goods.
+    SoldOut,
+    /// A step failed; what was done before it is undone.
+    Failed,
+}
+
+/// What is told of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OrderEvent {
     pub(crate) order: String,
     pub(crate) user: u32,
     pub(crate) outcome: Outcome,
+}
+
+/// What was heard, by user, oldest first. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard(Arc<Mutex<HashMap<u32, VecDeque<OrderEvent>>>>);
+
+impl Heard {
+    /// What was heard of a user's orders.
+    pub(crate) fn of(&self, user: u32) -> VecDeque<OrderEvent> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&user).cloned().unwrap_or_default()
+    }
+
+    fn hear(&self, event: OrderEvent) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = all.entry(event.user).or_default();
+        events.push_back(event);
+        if events.len() > EVENTS_KEPT {
+            events.pop_front();
+        }
+    }
 }
 
 /// Publishes, without waiting for the broker.
@@ -90,7 +128,7 @@ async fn drive(client: AsyncClient, mut events: EventLoop, stop: CancellationTok
             }
             (Ok(Event::Incoming(Packet::Publish(message))), Some(heard)) => {
                 match serde_json::from_slice(&message.payload) {
-                    Ok(event) => hear(heard, event),
+                    Ok(event) => heard.hear(event),
                     Err(error) => tracing::warn!(%error, "an event can't be read"),
                 }
             }

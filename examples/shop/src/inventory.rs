@@ -15,10 +15,10 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::ledger::Ledger;
+use crate::message::{Asked, Reply, problem, segments};
 use crate::product::CATALOGUE;
 use crate::proto::inventory_server;
 use crate::proto::{CheckRequest, CheckResponse};
-use crate::server::{Asked, Reply, problem, segments};
 
 /// What is in stock of each product in the beginning.
 pub const INITIAL_STOCK: u32 = 1_000;

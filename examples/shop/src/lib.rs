@@ -20,6 +20,7 @@
 //! May depend on: tokio, hyper, tonic, rumqttc. Never on the mesh.
 
 pub mod app;
+mod application;
 pub mod broker;
 pub mod client;
 pub mod context;
@@ -29,6 +30,7 @@ pub mod journal;
 pub mod ledger;
 pub mod load;
 pub mod manifests;
+mod message;
 mod order;
 mod payment;
 mod product;

@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Call, CallError, Client};
 use crate::context::Context;
-use crate::events::{OrderEvent, Publisher};
+use crate::events::{OrderEvent, Outcome, Publisher};
 use crate::inventory::Reservation;
 use crate::ledger::Ledger;
+use crate::message::{Asked, Reply, problem};
 use crate::payment::NewPayment;
 use crate::product::Product;
 use crate::recent::Recent;
-use crate::server::{Asked, Reply, problem};
 
 const PREFIX: &str = "/orders/";
 
@@ -31,20 +31,6 @@ struct NewOrder {
     user: u32,
     sku: String,
     quantity: u32,
-}
-
-/// What became of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// Paid and sold.
-    Placed,
-    /// The payment was declined, the goods are back in stock.
-    Declined,
-    /// There were not enough goods.
-    SoldOut,
-    /// A step failed; what was done before it is undone.
-    Failed,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
+use crate::message::{Asked, Reply, problem};
 use crate::recent::Recent;
-use crate::server::{Asked, Reply, problem};
 
 /// A payment above this is declined, in cents.
 const CREDIT_CENTS: u32 = 200_000;

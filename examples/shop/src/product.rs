@@ -9,9 +9,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::client::{CallError, Outbound};
 use crate::context::Context;
+use crate::message::{Asked, Reply, segments};
 use crate::proto::CheckRequest;
 use crate::proto::inventory_client::InventoryClient;
-use crate::server::{Asked, Reply, segments};
 
 /// Inventory's gRPC port.
 pub(crate) const INVENTORY_GRPC: &str = "inventory:81";

@@ -13,17 +13,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Application;
-use crate::client::to_json;
+use crate::application::Application;
 use crate::context::Context;
 use crate::journal::{Entry, Journal};
+use crate::message::{Asked, Reply};
 
 /// How large a request's body may be, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -32,64 +30,6 @@ const MAX_BODY: usize = 1024 * 1024;
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 /// Tells which version answered.
 const VERSION: HeaderName = HeaderName::from_static("x-version");
-
-/// A request, read to its end.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) context: Context,
-    body: Bytes,
-}
-
-impl Asked {
-    /// The body as `T`, or the answer that says why not.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Reply> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Reply::new(StatusCode::BAD_REQUEST, &json!({ "error": error.to_string() })))
-    }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    status: StatusCode,
-    body: Bytes,
-}
-
-impl Reply {
-    pub(crate) fn new(status: StatusCode, body: &impl Serialize) -> Self {
-        Self {
-            status,
-            body: to_json(body),
-        }
-    }
-
-    pub(crate) fn ok(body: &impl Serialize) -> Self {
-        Self::new(StatusCode::OK, body)
-    }
-
-    /// An answer without a body.
-    pub(crate) fn empty(status: StatusCode) -> Self {
-        Self {
-            status,
-            body: Bytes::new(),
-        }
-    }
-
-    pub(crate) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, &json!({ "error": "no such thing here" }))
-    }
-
-    /// 500, for what the machine refused.
-    pub(crate) fn failed(error: &io::Error) -> Self {
-        tracing::error!(%error, "a ledger can't be used");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &json!({ "error": error.to_string() }),
-        )
-    }
-}
 
 /// One replica's HTTP side.
 #[derive(Debug)]
@@ -198,14 +138,4 @@ async fn read(request: Request<Incoming>) -> Result<Asked, Reply> {
         context: Context::of(&head.headers),
         body: body.to_bytes(),
     })
-}
-
-/// The `/`-separated parts of a path: `/users/7` is `["users", "7"]`.
-pub(crate) fn segments(path: &str) -> Vec<&str> {
-    path.split('/').filter(|part| !part.is_empty()).collect()
-}
-
-/// `{"error": …}`.
-pub(crate) fn problem(text: impl Into<String>) -> Value {
-    json!({ "error": text.into() })
 }

@@ -3,24 +3,21 @@
 //! `GET /users/{1..=100}`, `PUT /users/{id}` (a new name), `POST /users/{id}/visits`, `GET /users/{id}/events`. Names
 //! are shared by the replicas; each replica subscribes to the broker and hears of every order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::events::OrderEvent;
+use crate::events::Heard;
 use crate::ledger::Ledger;
-use crate::server::{Asked, Reply, segments};
+use crate::message::{Asked, Reply, segments};
 
 /// Users have the ids 1 to this.
 pub(crate) const USERS: u32 = 100;
-
-/// How many events are kept per user.
-const EVENTS_KEPT: usize = 50;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Renamed {
@@ -38,9 +35,6 @@ struct Names {
     ledger: Ledger<Renamed>,
     by_user: BTreeMap<u32, String>,
 }
-
-/// What was heard, by user, oldest first.
-pub(crate) type Heard = Arc<Mutex<HashMap<u32, VecDeque<OrderEvent>>>>;
 
 #[derive(Debug)]
 pub(crate) struct Users {
@@ -61,7 +55,7 @@ impl Users {
 
     /// Where [`crate::events::listen`] puts what it hears.
     pub(crate) fn heard(&self) -> Heard {
-        Arc::clone(&self.heard)
+        self.heard.clone()
     }
 
     pub(crate) fn answer(&self, asked: &Asked) -> Reply {
@@ -107,8 +101,7 @@ impl Users {
     }
 
     fn events(&self, user: u32) -> Reply {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        Reply::ok(&heard.get(&user).cloned().unwrap_or_default())
+        Reply::ok(&self.heard.of(user))
     }
 }
 
@@ -129,15 +122,5 @@ impl Names {
             self.by_user.insert(renamed.user, renamed.name);
         }
         Ok(())
-    }
-}
-
-/// Keeps an event for its user.
-pub(crate) fn hear(heard: &Heard, event: OrderEvent) {
-    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-    let events = heard.entry(event.user).or_default();
-    events.push_back(event);
-    if events.len() > EVENTS_KEPT {
-        events.pop_front();
     }
 }
