@@ -129,7 +129,10 @@ impl State {
     pub fn ask(&mut self, names: &[Name]) {
         let subscription = &self.subscription;
         let is_absent = |name: &Name| subscription.known(Kind::Listener, name) == Known::Absent;
-        let new = names.iter().filter(|name| self.wants.ask(name, is_absent)).count();
+        let new = names
+            .iter()
+            .filter(|name| self.wants.ask(name, is_absent))
+            .count();
         if new > 0 {
             self.relink();
         }
@@ -166,7 +169,8 @@ impl State {
             resources.push((name.clone(), resource.version.clone(), decoded));
             raw.insert(name, (resource.version, body));
         }
-        let removed = message.removed_resources.into_iter().map(Name::from).collect();
+        let removed = message.removed_resources.into_iter().map(Name::from);
+        let removed = removed.filter(|name| !self.is_own_side(kind, name)).collect();
         let nacks = self.subscription.nacks();
         let applied = self.subscription.on_response(Response {
             kind,
@@ -183,6 +187,13 @@ impl State {
         let changed = applied != Applied::default();
         self.put(applied);
         changed
+    }
+
+    /// Our own inbound side is withdrawn together with our registration, while connections still have to be served
+    /// as before: what we hold of it stays, for this process and the next.
+    fn is_own_side(&self, kind: Kind, name: &Name) -> bool {
+        let own = kind == Kind::Listener && name.starts_with(names::INBOUND_PREFIX);
+        own && self.raw.contains_key(&(kind, name.clone()))
     }
 
     fn note_rejection(&mut self, kind: Kind, name: &Name, reason: Option<&String>) {

@@ -174,6 +174,25 @@ fn ready_when_everything_needed_is_known_either_way() {
 }
 
 #[test]
+fn our_own_side_outlives_its_withdrawal() {
+    let mut fixture = Fixture::connected(true, &[]);
+    fixture.requests();
+    fixture.receive(types::LISTENER, vec![], &["inbound/shop/user-1"]);
+    assert!(
+        fixture.published.load().snapshot.inbound.is_none(),
+        "not known to the control plane yet"
+    );
+    fixture.receive(
+        types::LISTENER,
+        vec![("inbound/shop/user-1", "1", inbound())],
+        &[],
+    );
+    fixture.receive(types::LISTENER, vec![], &["inbound/shop/user-1"]);
+    assert!(fixture.published.load().snapshot.inbound.is_some());
+    assert_eq!(fixture.state.saved().len(), 1);
+}
+
+#[test]
 fn roots_are_handed_on_once_per_change() {
     let mut fixture = Fixture::connected(false, &[]);
     fixture.requests();
