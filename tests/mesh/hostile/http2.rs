@@ -1,0 +1,195 @@
+//! Frames by hand: floods, and heads that break a rule.
+
+use tokio::task::JoinSet;
+use weft_identity::tls::alpn;
+use weft_tests::frames::{self, END_HEADERS, END_STREAM, field, frame, kind, request};
+use weft_tests::raw::say;
+
+use super::Target;
+
+/// A head in HTTP/2 with `extra` fields after the good ones.
+fn head(extra: &[(&str, &str)]) -> Vec<u8> {
+    let mut fields = frames::get("cart", "/bad");
+    for (name, value) in extra {
+        fields.extend(field(name, value));
+    }
+    frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, &fields)
+}
+
+/// Connections that are no HTTP/2, or too much of it.
+fn bad_connections() -> Vec<(&'static str, Vec<u8>)> {
+    let again = |piece: Vec<u8>, times: usize| piece.repeat(times);
+    let reset = |stream: u32| {
+        [
+            request(stream, "cart", "/bad"),
+            frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+        ]
+    };
+    let begun = frame(kind::HEADERS, END_STREAM, 1, &frames::get("cart", "/bad"));
+    let grown = field("x-more", &"x".repeat(16_000));
+    let endless = |piece: &[u8], times| {
+        [
+            begun.clone(),
+            again(frame(kind::CONTINUATION, 0, 1, piece), times),
+        ]
+        .concat()
+    };
+    vec![
+        (
+            "rapid resets",
+            (0..5_000).flat_map(|n| reset(2 * n + 1).concat()).collect(),
+        ),
+        ("pings", again(frame(kind::PING, 0, 0, &[0; 8]), 20_000)),
+        (
+            "settings",
+            again(frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]), 20_000),
+        ),
+        (
+            "priorities",
+            again(frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 3, 7]), 20_000),
+        ),
+        ("empty continuations", endless(&[], 20_000)),
+        ("continuations without end", endless(&grown, 200)),
+        (
+            "empty data",
+            [
+                frame(kind::HEADERS, END_HEADERS, 1, &frames::get("cart", "/bad")),
+                again(frame(kind::DATA, 0, 1, &[]), 20_000),
+            ]
+            .concat(),
+        ),
+        ("unknown frames", again(frame(0x42, 0, 0, &[0; 64]), 20_000)),
+        ("no credit", frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4])),
+        (
+            "too much credit",
+            again(frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), 3),
+        ),
+        ("data on no stream", frame(kind::DATA, 0, 0, b"x")),
+        ("a stream of ours", request(2, "cart", "/bad")),
+        (
+            "a stream again",
+            [request(3, "cart", "/bad"), request(1, "cart", "/bad")].concat(),
+        ),
+        (
+            "a frame without end",
+            vec![0xff, 0xff, 0xff, kind::DATA, 0, 0, 0, 0, 1, 0],
+        ),
+        (
+            "a head that is none",
+            frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, &[0xff; 64]),
+        ),
+        (
+            "a table beyond all sizes",
+            frame(
+                kind::HEADERS,
+                END_STREAM | END_HEADERS,
+                1,
+                &[0x3f, 0xff, 0xff, 0xff, 0xff, 0x7f],
+            ),
+        ),
+        ("a push", frame(5, END_HEADERS, 1, &[0, 0, 0, 2])),
+    ]
+}
+
+#[tokio::test]
+async fn floods_end_their_connection_only() {
+    let target = Target::start().await;
+    for (what, bytes) in bad_connections() {
+        let bytes = [frames::hello(), bytes].concat();
+        let mut talks = JoinSet::new();
+        let mut ports = target.http_ports(alpn::H2);
+        ports.push(("xds", target.mesh.xds, Some(target.peer.client(alpn::FOREIGN_H2))));
+        for (port, address, tls) in ports {
+            let bytes = bytes.clone();
+            talks.spawn(async move { (port, say(address, tls, &bytes, "").await) });
+        }
+        for (port, answer) in talks.join_all().await {
+            let passed = String::from_utf8_lossy(&answer).contains("cart-0");
+            assert!(
+                !passed || what == "a stream again",
+                "{what} was answered at {port}"
+            );
+        }
+        let seen = target.bad_requests().len();
+        assert!(seen < 1_500, "{what}: {seen} requests reached the application");
+    }
+    target.assert_well().await;
+}
+
+#[tokio::test]
+async fn heads_of_http2_that_break_a_rule_go_no_further() {
+    let target = Target::start().await;
+    let many: Vec<(String, String)> = (0..101).map(|n| (format!("x-{n}"), "1".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let bare = |fields: &[(&str, &str)]| {
+        let fields: Vec<u8> = fields
+            .iter()
+            .flat_map(|(name, value)| field(name, value))
+            .collect();
+        frame(kind::HEADERS, END_STREAM | END_HEADERS, 1, &fields)
+    };
+    let get = (":method", "GET");
+    for (what, bytes) in [
+        ("101 fields", head(&many)),
+        ("upper case", head(&[("X-Upper", "1")])),
+        ("a field of the connection", head(&[("connection", "close")])),
+        ("chunks", head(&[("transfer-encoding", "chunked")])),
+        ("a late pseudo field", head(&[("x", "1"), (":path", "/bad")])),
+        ("an unknown pseudo field", head(&[(":weft", "1")])),
+        (
+            "two paths",
+            bare(&[
+                get,
+                (":scheme", "http"),
+                (":authority", "cart"),
+                (":path", "/bad"),
+                (":path", "/bad"),
+            ]),
+        ),
+        (
+            "no path",
+            bare(&[get, (":scheme", "http"), (":authority", "cart")]),
+        ),
+        (
+            "an empty path",
+            bare(&[get, (":scheme", "http"), (":authority", "cart"), (":path", "")]),
+        ),
+        (
+            "no method",
+            bare(&[(":scheme", "http"), (":authority", "cart"), (":path", "/bad")]),
+        ),
+        (
+            "no authority",
+            bare(&[get, (":scheme", "http"), (":path", "/bad")]),
+        ),
+        ("another host", head(&[("host", "user")])),
+        ("two hosts", head(&[("host", "cart"), ("host", "cart")])),
+        ("a length without a body", head(&[("content-length", "5")])),
+        ("a line end in a value", head(&[("x", "a\r\nb: c")])),
+        ("NUL in a value", head(&[("x", "a\0b")])),
+        (
+            "a user in the authority",
+            bare(&[
+                get,
+                (":scheme", "http"),
+                (":authority", "a@cart"),
+                (":path", "/bad"),
+            ]),
+        ),
+    ] {
+        let bytes = [frames::hello(), bytes].concat();
+        for (port, address, tls) in target.http_ports(alpn::H2) {
+            let answer = say(address, tls, &bytes, "").await;
+            let seen = target.bad_requests();
+            assert!(
+                seen.is_empty(),
+                "{what} passed {port}: {seen:?}, {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+    }
+    target.assert_well().await;
+}
