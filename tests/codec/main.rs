@@ -11,7 +11,10 @@ use weft_proxy::xds::decode::{DecodeError, decode};
 use weft_proxy_core::resource as got;
 
 const NAME: &str = "user.shop.svc.cluster.local:80";
-const CONTEXT: Context<'static> = Context { trust_domain: "cluster.local", listen: None };
+const CONTEXT: Context<'static> = Context {
+    trust_domain: "cluster.local",
+    listen: None,
+};
 
 fn travel(name: &str, resource: &sent::Resource) -> Result<got::Resource, DecodeError> {
     let any = encode(name, resource, Dialect::Weft, &CONTEXT).expect("our own dialect has it");
@@ -71,7 +74,10 @@ fn cluster(value: &sent::Cluster) -> got::Cluster {
             attempts: retry.attempts,
             statuses: Vec::new(),
             grpc_codes: Vec::new(),
-            backoff: got::Backoff { base: retry.backoff_base, max: retry.backoff_max },
+            backoff: got::Backoff {
+                base: retry.backoff_base,
+                max: retry.backoff_max,
+            },
         },
         retry_budget: got::RetryBudget {
             percent: value.retry_budget_percent,
@@ -119,22 +125,35 @@ fn route_match(value: &sent::RouteMatch) -> got::RouteMatch {
             sent::PathMatch::Prefix(path) => got::PathMatch::Prefix(path.clone()),
             sent::PathMatch::Regex(pattern) => got::PathMatch::Regex(pattern.clone()),
         },
-        method: value.method.as_ref().map(|method| method.parse().expect("a method")),
+        method: value
+            .method
+            .as_ref()
+            .map(|method| method.parse().expect("a method")),
         headers,
         query: value
             .query
             .iter()
-            .map(|(name, value)| got::QueryMatch { name: name.clone(), value: value_match(value) })
+            .map(|(name, value)| got::QueryMatch {
+                name: name.clone(),
+                value: value_match(value),
+            })
             .collect(),
     }
 }
 
 fn header_edit(value: &sent::HeaderEdit) -> got::HeaderEdit {
     let pair = |(name, value): &(String, String)| {
-        (name.parse().expect("a header name"), value.parse().expect("a header value"))
+        (
+            name.parse().expect("a header name"),
+            value.parse().expect("a header value"),
+        )
     };
     got::HeaderEdit {
-        remove: value.remove.iter().map(|name| name.parse().expect("a header name")).collect(),
+        remove: value
+            .remove
+            .iter()
+            .map(|name| name.parse().expect("a header name"))
+            .collect(),
         set: value.set.iter().map(pair).collect(),
         add: value.add.iter().map(pair).collect(),
     }
@@ -151,21 +170,28 @@ fn action(value: &sent::Action) -> got::Action {
     let status = |code: u16| http::StatusCode::from_u16(code).expect("a status");
     match value {
         sent::Action::Respond(code) => got::Action::Respond(status(*code)),
-        sent::Action::Redirect { scheme, host, port, path, status: code } => {
-            got::Action::Redirect(got::Redirect {
-                scheme: scheme.clone(),
-                host: host.clone(),
-                port: *port,
-                path: path.as_ref().map(path_rewrite),
-                status: status(*code),
-            })
-        }
+        sent::Action::Redirect {
+            scheme,
+            host,
+            port,
+            path,
+            status: code,
+        } => got::Action::Redirect(got::Redirect {
+            scheme: scheme.clone(),
+            host: host.clone(),
+            port: *port,
+            path: path.as_ref().map(path_rewrite),
+            status: status(*code),
+        }),
         sent::Action::Forward(backends) => got::Action::Forward(
             backends
                 .iter()
                 .map(|backend| got::WeightedBackend {
                     weight: backend.weight,
-                    target: backend.cluster.clone().map_or(got::Target::Invalid, got::Target::Cluster),
+                    target: backend
+                        .cluster
+                        .clone()
+                        .map_or(got::Target::Invalid, got::Target::Cluster),
                     request: header_edit(&backend.request),
                     response: header_edit(&backend.response),
                 })
@@ -189,14 +215,21 @@ fn rule(value: &sent::Rule) -> got::Rule {
             .map(|code| http::StatusCode::from_u16(*code).expect("a status"))
             .collect(),
         grpc_codes: retry.grpc_codes.clone(),
-        backoff: got::Backoff { base: retry.backoff_base, max: retry.backoff_max },
+        backoff: got::Backoff {
+            base: retry.backoff_base,
+            max: retry.backoff_max,
+        },
     });
     got::Rule {
         name: value.name.clone(),
         matches: route_match(&value.matches),
         request: header_edit(&value.request),
         response: header_edit(&value.response),
-        rewrite: if forwards { rewrite } else { got::Rewrite::default() },
+        rewrite: if forwards {
+            rewrite
+        } else {
+            got::Rewrite::default()
+        },
         action: action(&value.action),
         timeout: value.timeout.filter(|_| forwards),
         attempt_timeout: value.attempt_timeout.filter(|_| forwards),
@@ -259,14 +292,29 @@ proptest! {
 
 #[test]
 fn outbound_listeners_travel() {
-    for speaks in [sent::Protocol::Http1, sent::Protocol::Grpc, sent::Protocol::Detect, sent::Protocol::Tcp] {
+    for speaks in [
+        sent::Protocol::Http1,
+        sent::Protocol::Grpc,
+        sent::Protocol::Detect,
+        sent::Protocol::Tcp,
+    ] {
         let opaque = matches!(speaks, sent::Protocol::Tcp);
         let routes = (!opaque).then(|| NAME.into());
-        let cluster =
-            matches!(speaks, sent::Protocol::Tcp | sent::Protocol::Detect).then(|| NAME.into());
-        let value = sent::Listener::Outbound { protocol: speaks, routes: routes.clone(), cluster: cluster.clone() };
-        let body = got::ListenerBody::Outbound { protocol: protocol(speaks), routes, cluster };
-        let expected = got::Resource::Listener(got::Listener { name: NAME.into(), body });
+        let cluster = matches!(speaks, sent::Protocol::Tcp | sent::Protocol::Detect).then(|| NAME.into());
+        let value = sent::Listener::Outbound {
+            protocol: speaks,
+            routes: routes.clone(),
+            cluster: cluster.clone(),
+        };
+        let body = got::ListenerBody::Outbound {
+            protocol: protocol(speaks),
+            routes,
+            cluster,
+        };
+        let expected = got::Resource::Listener(got::Listener {
+            name: NAME.into(),
+            body,
+        });
         assert_eq!(travel(NAME, &sent::Resource::Listener(value)), Ok(expected));
     }
 }
@@ -275,9 +323,18 @@ fn outbound_listeners_travel() {
 fn trust_bundles_and_hints_travel() {
     let roots: Vec<std::sync::Arc<[u8]>> = vec![[1, 2, 3].as_slice().into(), [4].as_slice().into()];
     let name = "spiffe://cluster.local";
-    let expected = got::TrustBundle { name: name.into(), roots: roots.clone() };
-    assert_eq!(travel(name, &sent::Resource::TrustBundle(roots)), Ok(got::Resource::Trust(expected)));
-    let hints = got::Hints { name: "hints/shop/user-0".into(), listeners: vec![NAME.into()] };
+    let expected = got::TrustBundle {
+        name: name.into(),
+        roots: roots.clone(),
+    };
+    assert_eq!(
+        travel(name, &sent::Resource::TrustBundle(roots)),
+        Ok(got::Resource::Trust(expected))
+    );
+    let hints = got::Hints {
+        name: "hints/shop/user-0".into(),
+        listeners: vec![NAME.into()],
+    };
     assert_eq!(
         travel("hints/shop/user-0", &sent::Resource::Hints(vec![NAME.into()])),
         Ok(got::Resource::Hints(hints))
@@ -294,5 +351,8 @@ fn an_empty_bundle_is_refused() {
 fn a_resource_under_another_name_is_refused() {
     let value = sent::Resource::Hints(Vec::new());
     let any = encode("hints/a/b", &value, Dialect::Weft, &CONTEXT).expect("encodes");
-    assert!(matches!(decode("hints/c/d", &any), Err(DecodeError::NameMismatch { .. })));
+    assert!(matches!(
+        decode("hints/c/d", &any),
+        Err(DecodeError::NameMismatch { .. })
+    ));
 }

@@ -47,11 +47,13 @@ fn breaker() -> impl Strategy<Value = Breaker> {
 }
 
 fn outlier() -> impl Strategy<Value = Outlier> {
-    (1u32..9, duration(), duration(), 0u8..=100).prop_map(|(consecutive_failures, base, more, percent)| Outlier {
-        consecutive_failures,
-        base_ejection: base,
-        max_ejection: base + more,
-        max_ejection_percent: percent,
+    (1u32..9, duration(), duration(), 0u8..=100).prop_map(|(consecutive_failures, base, more, percent)| {
+        Outlier {
+            consecutive_failures,
+            base_ejection: base,
+            max_ejection: base + more,
+            max_ejection_percent: percent,
+        }
     })
 }
 
@@ -71,27 +73,43 @@ fn retry() -> impl Strategy<Value = Retry> {
 /// Any cluster.
 pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let limits = (any::<u32>(), any::<u32>(), any::<u32>());
-    let guards = (option::of(outlier()), option::of(breaker()), option::of(breaker()));
+    let guards = (
+        option::of(outlier()),
+        option::of(breaker()),
+        option::of(breaker()),
+    );
     let retries = (retry(), 0u8..=100, 0u32..100);
-    (protocol(), balancer(), any::<bool>(), duration(), duration(), limits, guards, retries).prop_map(
-        |(protocol, balancer, prefer_zone, slow_start, connect_timeout, limits, guards, retries)| Cluster {
-            protocol,
-            balancer,
-            prefer_zone,
-            slow_start,
-            connect_timeout,
-            max_connections: limits.0,
-            max_pending: limits.1,
-            max_requests: limits.2,
-            outlier: guards.0,
-            endpoint_breaker: guards.1,
-            service_breaker: guards.2,
-            default_retry: retries.0,
-            retry_budget_percent: retries.1,
-            retry_budget_floor: retries.2,
-            identities: Vec::new(),
-        },
+    (
+        protocol(),
+        balancer(),
+        any::<bool>(),
+        duration(),
+        duration(),
+        limits,
+        guards,
+        retries,
     )
+        .prop_map(
+            |(protocol, balancer, prefer_zone, slow_start, connect_timeout, limits, guards, retries)| {
+                Cluster {
+                    protocol,
+                    balancer,
+                    prefer_zone,
+                    slow_start,
+                    connect_timeout,
+                    max_connections: limits.0,
+                    max_pending: limits.1,
+                    max_requests: limits.2,
+                    outlier: guards.0,
+                    endpoint_breaker: guards.1,
+                    service_breaker: guards.2,
+                    default_retry: retries.0,
+                    retry_budget_percent: retries.1,
+                    retry_budget_floor: retries.2,
+                    identities: Vec::new(),
+                }
+            },
+        )
 }
 
 /// Endpoints, no address twice.
@@ -104,7 +122,11 @@ pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
             .into_iter()
             .map(|((v6, host, port), (weight, ready, zone, identity))| Endpoint {
                 address: if v6 {
-                    (std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()), port).into()
+                    (
+                        std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()),
+                        port,
+                    )
+                        .into()
                 } else {
                     (std::net::Ipv4Addr::new(10, 0, 0, host), port).into()
                 },
@@ -123,7 +145,12 @@ pub(crate) fn inbound_ports() -> impl Strategy<Value = Vec<InboundPort>> {
     btree_map(1u16.., (protocol(), any::<bool>(), option::of(name())), 0..6).prop_map(|ports| {
         ports
             .into_iter()
-            .map(|(port, (protocol, permissive, service))| InboundPort { port, protocol, permissive, service })
+            .map(|(port, (protocol, permissive, service))| InboundPort {
+                port,
+                protocol,
+                permissive,
+                service,
+            })
             .collect()
     })
 }
@@ -133,7 +160,10 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn value_match() -> impl Strategy<Value = ValueMatch> {
-    prop_oneof!["[ -~]{0,10}".prop_map(ValueMatch::Exact), "[a-z]{1,4}".prop_map(ValueMatch::Regex)]
+    prop_oneof![
+        "[ -~]{0,10}".prop_map(ValueMatch::Exact),
+        "[a-z]{1,4}".prop_map(ValueMatch::Regex)
+    ]
 }
 
 fn header_edit() -> impl Strategy<Value = HeaderEdit> {
@@ -144,7 +174,11 @@ fn header_edit() -> impl Strategy<Value = HeaderEdit> {
 fn path_rewrite() -> impl Strategy<Value = PathRewrite> {
     let path = prop_oneof![path(), Just("/".to_owned()), Just("/back\\slash\\1".to_owned())];
     (any::<bool>(), path).prop_map(|(full, path)| {
-        if full { PathRewrite::Full(path) } else { PathRewrite::Prefix(path) }
+        if full {
+            PathRewrite::Full(path)
+        } else {
+            PathRewrite::Prefix(path)
+        }
     })
 }
 
@@ -157,14 +191,26 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
     ];
     let method = option::of(prop_oneof![Just("GET".to_owned()), Just("POST".to_owned())]);
     let conditions = || vec(("x-[a-z]{1,5}", value_match()), 0..3);
-    (path, method, conditions(), conditions(), any::<bool>()).prop_map(|(path, method, headers, query, grpc)| {
-        RouteMatch { path, method, headers, query, grpc }
-    })
+    (path, method, conditions(), conditions(), any::<bool>()).prop_map(
+        |(path, method, headers, query, grpc)| RouteMatch {
+            path,
+            method,
+            headers,
+            query,
+            grpc,
+        },
+    )
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let backend = (0u32..1_000_000, option::of(name()), header_edit(), header_edit())
-        .prop_map(|(weight, cluster, request, response)| Backend { weight, cluster, request, response });
+    let backend = (0u32..1_000_000, option::of(name()), header_edit(), header_edit()).prop_map(
+        |(weight, cluster, request, response)| Backend {
+            weight,
+            cluster,
+            request,
+            response,
+        },
+    );
     let redirect = (
         option::of(prop_oneof![Just("http".to_owned()), Just("https".to_owned())]),
         option::of("[a-z]{1,6}\\.example"),
@@ -172,7 +218,13 @@ fn action() -> impl Strategy<Value = Action> {
         option::of(path_rewrite()),
         proptest::sample::select(vec![301u16, 302, 303, 307, 308]),
     )
-        .prop_map(|(scheme, host, port, path, status)| Action::Redirect { scheme, host, port, path, status });
+        .prop_map(|(scheme, host, port, path, status)| Action::Redirect {
+            scheme,
+            host,
+            port,
+            path,
+            status,
+        });
     prop_oneof![
         3 => vec(backend, 0..4).prop_map(Action::Forward),
         1 => redirect,
@@ -183,29 +235,54 @@ fn action() -> impl Strategy<Value = Action> {
 /// Any rule.
 pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     let rewrite = (option::of("[a-z]{1,6}"), option::of(path_rewrite()));
-    let times = (option::of(duration()), option::of(duration()), option::of(retry()));
-    (route_match(), header_edit(), header_edit(), rewrite, action(), times).prop_map(
-        |(matches, request, response, (host, path), action, (timeout, attempt_timeout, retry))| {
-            let fit = |path| fitting(&matches.path, path);
-            let action = match action {
-                Action::Redirect { scheme, host, port, path, status } => {
-                    Action::Redirect { scheme, host, port, path: path.map(fit), status }
-                }
-                other => other,
-            };
-            Rule {
-                name: "HTTPRoute/shop/user/0".into(),
-                rewrite: Rewrite { host, path: path.map(fit) },
-                matches,
-                request,
-                response,
-                action,
-                timeout,
-                attempt_timeout,
-                retry,
-            }
-        },
+    let times = (
+        option::of(duration()),
+        option::of(duration()),
+        option::of(retry()),
+    );
+    (
+        route_match(),
+        header_edit(),
+        header_edit(),
+        rewrite,
+        action(),
+        times,
     )
+        .prop_map(
+            |(matches, request, response, (host, path), action, (timeout, attempt_timeout, retry))| {
+                let fit = |path| fitting(&matches.path, path);
+                let action = match action {
+                    Action::Redirect {
+                        scheme,
+                        host,
+                        port,
+                        path,
+                        status,
+                    } => Action::Redirect {
+                        scheme,
+                        host,
+                        port,
+                        path: path.map(fit),
+                        status,
+                    },
+                    other => other,
+                };
+                Rule {
+                    name: "HTTPRoute/shop/user/0".into(),
+                    rewrite: Rewrite {
+                        host,
+                        path: path.map(fit),
+                    },
+                    matches,
+                    request,
+                    response,
+                    action,
+                    timeout,
+                    attempt_timeout,
+                    retry,
+                }
+            },
+        )
 }
 
 /// A prefix can be replaced only where one was matched.

@@ -11,10 +11,17 @@ use crate::manifests::SERVICES;
 async fn without_the_control_plane_everything_known_goes_on() {
     let mut mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let client_spec = Spec::new("shop", "order", "order-0");
     let mut client = mesh.sidecar(&client_spec).await;
-    let status = async |address| http1(address, Ask::get("http://user/")).await.expect("answers").status;
+    let status = async |address| {
+        http1(address, Ask::get("http://user/"))
+            .await
+            .expect("answers")
+            .status
+    };
     assert_eq!(status(client.outbound).await, StatusCode::OK);
 
     // What is known is written down soon after it came, not within the request.
@@ -25,7 +32,11 @@ async fn without_the_control_plane_everything_known_goes_on() {
     let started = std::time::Instant::now();
     while !holds(b"user.shop.svc.cluster.local:80") {
         assert_eq!(status(client.outbound).await, StatusCode::OK);
-        assert!(started.elapsed() < weft_tests::process::PATIENCE, "{} was not written", saved.display());
+        assert!(
+            started.elapsed() < weft_tests::process::PATIENCE,
+            "{} was not written",
+            saved.display()
+        );
     }
 
     mesh.control_plane.kill().await;
@@ -39,5 +50,9 @@ async fn without_the_control_plane_everything_known_goes_on() {
     mesh.restart_control_plane().await;
     assert_eq!(status(client.outbound).await, StatusCode::OK);
     let page = server.page("/config").await;
-    assert!(page.to_string().contains("spiffe://cluster.local/ns/shop/sa/user"), "{page:#}");
+    assert!(
+        page.to_string()
+            .contains("spiffe://cluster.local/ns/shop/sa/user"),
+        "{page:#}"
+    );
 }

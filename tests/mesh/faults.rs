@@ -30,15 +30,28 @@ impl Shop {
             let sidecar = mesh.sidecar(&user(name, &app)).await;
             users.push((app, sidecar));
         }
-        let (cart, stock, queue) = (Echo::start("cart-0").await, Echo::start("stock-0").await, TcpEcho::start("").await);
+        let (cart, stock, queue) = (
+            Echo::start("cart-0").await,
+            Echo::start("stock-0").await,
+            TcpEcho::start("").await,
+        );
         let others = vec![
-            mesh.sidecar(&Spec::new("shop", "cart", "cart-0").serves("cart:80", cart.address)).await,
-            mesh.sidecar(&Spec::new("shop", "stock", "stock-0").serves("stock:80", stock.address)).await,
-            mesh.sidecar(&Spec::new("shop", "queue", "queue-0").serves("queue:1883", queue.address)).await,
+            mesh.sidecar(&Spec::new("shop", "cart", "cart-0").serves("cart:80", cart.address))
+                .await,
+            mesh.sidecar(&Spec::new("shop", "stock", "stock-0").serves("stock:80", stock.address))
+                .await,
+            mesh.sidecar(&Spec::new("shop", "queue", "queue-0").serves("queue:1883", queue.address))
+                .await,
         ];
         let client = Spec::new("shop", "order", "order-0").flag("bind", "127.0.0.1:0=queue:1883");
         let client = mesh.sidecar(&client).await;
-        Self { mesh, users, client, _others: others, _apps: (cart, stock, queue) }
+        Self {
+            mesh,
+            users,
+            client,
+            _others: others,
+            _apps: (cart, stock, queue),
+        }
     }
 
     fn targets(&self) -> Targets {
@@ -54,8 +67,18 @@ impl Shop {
 
 async fn none_failed(load: Load) {
     let tally = load.stop().await;
-    assert!(tally.failures.is_empty(), "{} of {} failed: {:#?}", tally.failures.len(), tally.sent, tally.failures);
-    assert!(tally.sent > 100, "only {} were sent: that proves nothing", tally.sent);
+    assert!(
+        tally.failures.is_empty(),
+        "{} of {} failed: {:#?}",
+        tally.failures.len(),
+        tally.sent,
+        tally.failures
+    );
+    assert!(
+        tally.sent > 100,
+        "only {} were sent: that proves nothing",
+        tally.sent
+    );
 }
 
 /// Load for `duration`: here time itself is what is tested.
@@ -89,7 +112,8 @@ async fn weights_are_edited_two_hundred_times() {
     let shop = Shop::start(&split(50, 50), &[]).await;
     let load = Load::start(&shop.targets());
     for edit in 0..200 {
-        shop.mesh.write_manifest("routes.yaml", &split(edit % 7 + 1, edit % 11 + 1));
+        shop.mesh
+            .write_manifest("routes.yaml", &split(edit % 7 + 1, edit % 11 + 1));
         let_pass(Duration::from_millis(50)).await;
     }
     none_failed(load).await;

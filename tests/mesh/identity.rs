@@ -16,7 +16,11 @@ async fn plaintext(address: SocketAddr) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("listens");
     let mut answer = Vec::new();
     // Being cut off in the middle is one of the ways to be refused.
-    if stream.write_all(b"GET / HTTP/1.1\r\nHost: user\r\nConnection: close\r\n\r\n").await.is_ok() {
+    if stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: user\r\nConnection: close\r\n\r\n")
+        .await
+        .is_ok()
+    {
         let _ = stream.read_to_end(&mut answer).await;
     }
     answer
@@ -26,7 +30,9 @@ async fn plaintext(address: SocketAddr) -> Vec<u8> {
 async fn plaintext_is_refused_unless_permissive() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let answer = plaintext(server.inbound[0]).await;
     assert!(!String::from_utf8_lossy(&answer).contains("200 OK"), "{answer:?}");
     assert!(app.journal().is_empty(), "nothing may reach the application");
@@ -42,10 +48,16 @@ spec:
     mesh.write_manifest("policy.yaml", permissive);
     let started = std::time::Instant::now();
     while !String::from_utf8_lossy(&plaintext(server.inbound[0]).await).contains("user-0") {
-        assert!(started.elapsed() < weft_tests::process::PATIENCE, "the policy never arrived");
+        assert!(
+            started.elapsed() < weft_tests::process::PATIENCE,
+            "the policy never arrived"
+        );
     }
     let seen = app.journal().remove(0);
-    assert!(!seen.headers.contains_key("x-weft-client-id"), "nobody was authenticated");
+    assert!(
+        !seen.headers.contains_key("x-weft-client-id"),
+        "nobody was authenticated"
+    );
 }
 
 /// A client certificate from a CA that the mesh has never heard of.
@@ -53,13 +65,21 @@ spec:
 async fn a_foreign_certificate_is_refused() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     // A second mesh of the same trust domain: same names, another root.
     let other = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let directory = other.path().join("stolen");
     let token = other.token("shop", "order", &[]);
     let status = std::process::Command::new(weft_tests::process::weft_binary())
-        .args(["identity", "--once", "--control-plane", &other.xds.to_string(), "--trust-bundle"])
+        .args([
+            "identity",
+            "--once",
+            "--control-plane",
+            &other.xds.to_string(),
+            "--trust-bundle",
+        ])
         .arg(other.state().join("trust-bundle.pem"))
         .arg("--token-file")
         .arg(&token)
@@ -72,10 +92,14 @@ async fn a_foreign_certificate_is_refused() {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let pem = read("tls.crt");
-    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().expect("PEM");
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).expect("PEM");
     let mut roots = rustls::RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(&std::fs::read(mesh.state().join("trust-bundle.pem")).expect("readable")) {
+    for root in CertificateDer::pem_slice_iter(
+        &std::fs::read(mesh.state().join("trust-bundle.pem")).expect("readable"),
+    ) {
         roots.add(root.expect("PEM")).expect("a root");
     }
     let mut config = rustls::ClientConfig::builder_with_provider(weft_identity::tls::provider())

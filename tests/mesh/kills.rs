@@ -101,7 +101,7 @@ enum Ended {
     /// After the head of a response.
     Truncated(StatusCode),
     /// Without a head.
-    Broken(String),
+    Broken(#[allow(dead_code, reason = "read by Debug")] String),
 }
 
 #[derive(Debug)]

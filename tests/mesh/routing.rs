@@ -8,26 +8,43 @@ use weft_tests::mesh::{Mesh, Sidecar, Spec};
 use crate::manifests::{SERVICES, split};
 
 async fn get(sidecar: &Sidecar, uri: &str) -> Answer {
-    http1(sidecar.outbound, Ask::get(uri)).await.expect("the sidecar answers")
+    http1(sidecar.outbound, Ask::get(uri))
+        .await
+        .expect("the sidecar answers")
 }
 
 #[tokio::test]
 async fn a_request_crosses_two_sidecars() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let _server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let _server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0")).await;
 
-    for uri in ["http://user/a?b=c", "http://user.shop/", "http://user.shop.svc.cluster.local:80/"] {
+    for uri in [
+        "http://user/a?b=c",
+        "http://user.shop/",
+        "http://user.shop.svc.cluster.local:80/",
+    ] {
         let answer = get(&client, uri).await;
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "user-0"), "{uri}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (StatusCode::OK, "user-0"),
+            "{uri}: {answer:?}"
+        );
     }
-    let answer = http2(client.outbound, Ask::post("http://user/h2", vec![7u8; 100_000])).await.expect("answers");
+    let answer = http2(client.outbound, Ask::post("http://user/h2", vec![7u8; 100_000]))
+        .await
+        .expect("answers");
     assert_eq!(answer.status, StatusCode::OK);
 
     let journal = app.journal();
     assert_eq!(journal[0].uri, "/a?b=c");
-    assert_eq!(journal[0].headers["x-weft-client-id"], "spiffe://cluster.local/ns/shop/sa/order");
+    assert_eq!(
+        journal[0].headers["x-weft-client-id"],
+        "spiffe://cluster.local/ns/shop/sa/order"
+    );
     assert!(journal[0].headers.contains_key("traceparent"));
     assert_eq!(journal[3].body_bytes, 100_000);
 
@@ -39,15 +56,24 @@ async fn a_request_crosses_two_sidecars() {
     for label in [r#"destination="user.shop.svc.cluster.local:80""#, r#"tls="mtls""#] {
         assert!(line.contains(label), "{line}");
     }
-    assert!(!metrics.contains(r#"tls="none""#), "nothing may go in the clear:\n{metrics}");
-    assert!(metrics.lines().any(|line| line.starts_with("weft_panics_total") && line.ends_with(" 0")));
+    assert!(
+        !metrics.contains(r#"tls="none""#),
+        "nothing may go in the clear:\n{metrics}"
+    );
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line.starts_with("weft_panics_total") && line.ends_with(" 0"))
+    );
 }
 
 #[tokio::test]
 async fn what_applications_claim_about_identity_is_dropped() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let _server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let _server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0")).await;
     let lie = "spiffe://cluster.local/ns/shop/sa/admin";
     let ask = Ask::get("http://user/")
@@ -59,7 +85,10 @@ async fn what_applications_claim_about_identity_is_dropped() {
     let seen = app.journal().remove(0).headers;
     let ids: Vec<_> = seen.get_all("x-weft-client-id").iter().collect();
     assert_eq!(ids, ["spiffe://cluster.local/ns/shop/sa/order"]);
-    assert!(!seen.contains_key("x-weft-attempt"), "private between sidecars: {seen:?}");
+    assert!(
+        !seen.contains_key("x-weft-attempt"),
+        "private between sidecars: {seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -86,22 +115,35 @@ spec:
 ";
     let mesh = Mesh::start(&[("services.yaml", SERVICES), ("routes.yaml", routes)], &[]).await;
     let app = Echo::start("user-0").await;
-    let _server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let _server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0")).await;
     for (path, status) in [("/", 404), ("/gone", 500), ("/none", 503), ("/cart", 503)] {
         let answer = get(&client, &format!("http://user{path}")).await;
         assert_eq!(answer.status.as_u16(), status, "{path}: {answer:?}");
-        assert!(answer.proxy_status().is_some_and(|text| text.contains("weft")), "{path}: {answer:?}");
+        assert!(
+            answer.proxy_status().is_some_and(|text| text.contains("weft")),
+            "{path}: {answer:?}"
+        );
     }
     let answer = get(&client, "http://user/old/x?y=1").await;
     assert_eq!(answer.status, StatusCode::MOVED_PERMANENTLY);
     assert_eq!(answer.headers["location"], "http://user/new/x?y=1");
-    let put = http1(client.outbound, Ask::get("http://user/x").method(Method::PUT)).await.expect("answers");
+    let put = http1(client.outbound, Ask::get("http://user/x").method(Method::PUT))
+        .await
+        .expect("answers");
     assert_eq!(put.status, StatusCode::OK);
     let unknown = get(&client, "http://nobody/").await;
-    assert!(unknown.status.is_client_error() || unknown.status.is_server_error(), "{unknown:?}");
+    assert!(
+        unknown.status.is_client_error() || unknown.status.is_server_error(),
+        "{unknown:?}"
+    );
     assert!(unknown.proxy_status().is_some(), "{unknown:?}");
-    assert!(app.journal().iter().all(|seen| seen.method == "PUT"), "nothing else may reach the application");
+    assert!(
+        app.journal().iter().all(|seen| seen.method == "PUT"),
+        "nothing else may reach the application"
+    );
 }
 
 #[tokio::test]
@@ -109,25 +151,39 @@ async fn an_edited_weight_moves_traffic() {
     let even = split(1, 0);
     let mesh = Mesh::start(&[("services.yaml", SERVICES), ("routes.yaml", &even)], &[]).await;
     let (user, cart) = (Echo::start("user-0").await, Echo::start("cart-0").await);
-    let _user = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", user.address)).await;
-    let _cart = mesh.sidecar(&Spec::new("shop", "cart", "cart-0").serves("cart:80", cart.address)).await;
+    let _user = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", user.address))
+        .await;
+    let _cart = mesh
+        .sidecar(&Spec::new("shop", "cart", "cart-0").serves("cart:80", cart.address))
+        .await;
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0")).await;
     assert_eq!(get(&client, "http://user/").await.text(), "user-0");
 
     mesh.write_manifest("routes.yaml", &split(0, 1));
     let started = std::time::Instant::now();
     while get(&client, "http://user/").await.text() != "cart-0" {
-        assert!(started.elapsed() < weft_tests::process::PATIENCE, "the edit never arrived");
+        assert!(
+            started.elapsed() < weft_tests::process::PATIENCE,
+            "the edit never arrived"
+        );
     }
     // Once it has arrived it stays.
     for _ in 0..20 {
         assert_eq!(get(&client, "http://user/").await.text(), "cart-0");
     }
 
-    mesh.write_manifest("routes.yaml", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nspec: [");
+    mesh.write_manifest(
+        "routes.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nspec: [",
+    );
     mesh.write_manifest("marker.yaml", &split(0, 1).replace("split", "other"));
     for _ in 0..20 {
-        assert_eq!(get(&client, "http://user/").await.text(), "cart-0", "a broken file changes nothing");
+        assert_eq!(
+            get(&client, "http://user/").await.text(),
+            "cart-0",
+            "a broken file changes nothing"
+        );
     }
 }
 
@@ -148,7 +204,10 @@ async fn a_new_replica_takes_traffic_and_a_stopped_one_loses_none() {
     for _ in 0..200 {
         answers.push(get(&client, "http://user/").await.status);
     }
-    assert!(answers.iter().all(|status| *status == StatusCode::OK), "{answers:?}");
+    assert!(
+        answers.iter().all(|status| *status == StatusCode::OK),
+        "{answers:?}"
+    );
     assert_eq!(server.process.ended().await, Some(0));
     assert_eq!(get(&client, "http://user/").await.text(), "user-1");
 }

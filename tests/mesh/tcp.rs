@@ -12,13 +12,22 @@ use crate::manifests::SERVICES;
 async fn the_server_may_speak_first_and_half_closes_pass() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = TcpEcho::start("hello ").await;
-    let _server = mesh.sidecar(&Spec::new("shop", "queue", "queue-0").serves("queue:1883", app.address)).await;
+    let _server = mesh
+        .sidecar(&Spec::new("shop", "queue", "queue-0").serves("queue:1883", app.address))
+        .await;
     let bind = "127.0.0.1:0=queue:1883";
-    let client = mesh.sidecar(&Spec::new("shop", "order", "order-0").flag("bind", bind)).await;
+    let client = mesh
+        .sidecar(&Spec::new("shop", "order", "order-0").flag("bind", bind))
+        .await;
 
-    let mut stream = TcpStream::connect(client.bound("queue.shop.svc.cluster.local:1883")).await.expect("listens");
+    let mut stream = TcpStream::connect(client.bound("queue.shop.svc.cluster.local:1883"))
+        .await
+        .expect("listens");
     let mut banner = [0; 6];
-    stream.read_exact(&mut banner).await.expect("the server speaks first");
+    stream
+        .read_exact(&mut banner)
+        .await
+        .expect("the server speaks first");
     assert_eq!(&banner, b"hello ");
     let large = vec![42u8; 1 << 20];
     let (mut read, mut write) = stream.split();
@@ -34,7 +43,11 @@ async fn the_server_may_speak_first_and_half_closes_pass() {
     );
     sent.expect("writes pass");
     let received = received.expect("a clean end");
-    assert_eq!(received.len(), large.len() + 3, "all of it, and what the server said after our half-close");
+    assert_eq!(
+        received.len(),
+        large.len() + 3,
+        "all of it, and what the server said after our half-close"
+    );
     assert!(received.ends_with(b"bye"));
 }
 
@@ -42,11 +55,16 @@ async fn the_server_may_speak_first_and_half_closes_pass() {
 async fn a_tunnel_goes_where_requests_go_and_nowhere_else() {
     let mesh = Mesh::start(&[("services.yaml", SERVICES)], &[]).await;
     let app = Echo::start("user-0").await;
-    let _server = mesh.sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address)).await;
+    let _server = mesh
+        .sidecar(&Spec::new("shop", "user", "user-0").serves("user:80", app.address))
+        .await;
     let client = mesh.sidecar(&Spec::new("shop", "order", "order-0")).await;
 
     let mut stream = TcpStream::connect(client.outbound).await.expect("listens");
-    stream.write_all(b"CONNECT user:80 HTTP/1.1\r\nHost: user:80\r\n\r\n").await.expect("writes");
+    stream
+        .write_all(b"CONNECT user:80 HTTP/1.1\r\nHost: user:80\r\n\r\n")
+        .await
+        .expect("writes");
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.expect("answers");
     assert_eq!(&head, b"HTTP/1.1 200");
@@ -61,12 +79,30 @@ async fn a_tunnel_goes_where_requests_go_and_nowhere_else() {
         .await
         .expect("writes");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("reads to the end");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("user-0"), "{answer}");
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("reads to the end");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("user-0"),
+        "{answer}"
+    );
 
-    for forbidden in ["127.0.0.1:22", "localhost:22", "169.254.169.254:80", "[::1]:80", &client.admin.to_string()] {
-        let ask = Ask::get(forbidden).method(http::Method::CONNECT).header("host", forbidden);
+    for forbidden in [
+        "127.0.0.1:22",
+        "localhost:22",
+        "169.254.169.254:80",
+        "[::1]:80",
+        &client.admin.to_string(),
+    ] {
+        let ask = Ask::get(forbidden)
+            .method(http::Method::CONNECT)
+            .header("host", forbidden);
         let answer = http1(client.outbound, ask).await.expect("answers");
-        assert_eq!(answer.status, http::StatusCode::FORBIDDEN, "{forbidden}: {answer:?}");
+        assert_eq!(
+            answer.status,
+            http::StatusCode::FORBIDDEN,
+            "{forbidden}: {answer:?}"
+        );
     }
 }

@@ -57,13 +57,32 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
     ("weft-identity", &[]),
     ("weft-ops", &[]),
     ("weft-control-plane-core", &["weft-api"]),
-    ("weft-proxy", &["weft-proxy-core", "weft-xds-proto", "weft-identity", "weft-ops"]),
+    (
+        "weft-proxy",
+        &["weft-proxy-core", "weft-xds-proto", "weft-identity", "weft-ops"],
+    ),
     (
         "weft-control-plane",
-        &["weft-api", "weft-control-plane-core", "weft-xds-proto", "weft-identity", "weft-ops"],
+        &[
+            "weft-api",
+            "weft-control-plane-core",
+            "weft-xds-proto",
+            "weft-identity",
+            "weft-ops",
+        ],
     ),
     ("weft-shop", &[]),
-    ("weft", &["weft-proxy", "weft-control-plane", "weft-api", "weft-identity", "weft-ops", "weft-shop"]),
+    (
+        "weft",
+        &[
+            "weft-proxy",
+            "weft-control-plane",
+            "weft-api",
+            "weft-identity",
+            "weft-ops",
+            "weft-shop",
+        ],
+    ),
 ];
 
 fn metadata() -> Value {
@@ -72,7 +91,11 @@ fn metadata() -> Value {
         .current_dir(crate::root())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
@@ -81,12 +104,20 @@ fn below(metadata: &Value, package: &str) -> BTreeSet<String> {
     let nodes = metadata["resolve"]["nodes"].as_array().expect("nodes");
     let packages = metadata["packages"].as_array().expect("packages");
     let name = |id: &Value| {
-        packages.iter().find(|package| package["id"] == *id).and_then(|package| package["name"].as_str())
+        packages
+            .iter()
+            .find(|package| package["id"] == *id)
+            .and_then(|package| package["name"].as_str())
     };
     let is_normal = |dep: &&Value| {
-        dep["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()))
+        dep["dep_kinds"]
+            .as_array()
+            .is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()))
     };
-    let start = packages.iter().find(|candidate| candidate["name"] == package).expect("the package");
+    let start = packages
+        .iter()
+        .find(|candidate| candidate["name"] == package)
+        .expect("the package");
     let mut open = vec![start["id"].clone()];
     let mut found = BTreeSet::new();
     while let Some(id) = open.pop() {
@@ -106,7 +137,11 @@ fn the_proxy_core_stays_within_its_list() {
         .into_iter()
         .filter(|name| !PROXY_CORE.contains(&name.as_str()))
         .collect();
-    assert_eq!(strangers, Vec::<String>::new(), "is it pure? then add it to the list, with care");
+    assert_eq!(
+        strangers,
+        Vec::<String>::new(),
+        "is it pure? then add it to the list, with care"
+    );
 }
 
 #[test]
@@ -133,7 +168,10 @@ fn our_crates_depend_one_way() {
         for dependency in declared.iter().filter(|dependency| dependency["kind"].is_null()) {
             let name = dependency["name"].as_str().unwrap_or_default();
             let ours = name == "weft" || name.starts_with("weft-");
-            assert!(!ours || allowed.contains(&name), "{package} may not depend on {name}");
+            assert!(
+                !ours || allowed.contains(&name),
+                "{package} may not depend on {name}"
+            );
         }
     }
 }

@@ -11,8 +11,10 @@ const FILE_LINES_MAX: usize = 600;
 /// Longer files, each with its reason.
 const LONG_FILES: [(&str, &str); 0] = [];
 /// Longer functions (`file:name`), each with its reason.
-const LONG_FUNCTIONS: [(&str, &str); 1] =
-    [("proxy/core/src/hygiene/tests.rs:refused_requests", "one table of heads, nothing else")];
+const LONG_FUNCTIONS: [(&str, &str); 1] = [(
+    "proxy/core/src/hygiene/tests.rs:refused_requests",
+    "one table of heads, nothing else",
+)];
 
 /// Never in a core: what reads a clock, a lock or the system's randomness.
 const IMPURE: [&str; 7] = [

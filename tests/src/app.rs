@@ -43,11 +43,17 @@ pub struct Echo {
 impl Echo {
     /// Starts on a port of the kernel's choice.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has free ports");
         let address = listener.local_addr().expect("a bound socket has an address");
         let journal = Arc::new(Mutex::new(Vec::new()));
         let task = tokio::spawn(serve(listener, name.to_owned(), Arc::clone(&journal)));
-        Self { address, journal, task }
+        Self {
+            address,
+            journal,
+            task,
+        }
     }
 
     /// What it was asked so far.
@@ -71,7 +77,9 @@ async fn serve(listener: TcpListener, name: String, journal: Arc<Mutex<Vec<Seen>
             let service = service_fn(move |request| answer(request, name.clone(), Arc::clone(&journal)));
             let connection = auto::Builder::new(TokioExecutor::new());
             // A connection that fails is the client's business: it asserts on what it got.
-            let _ = connection.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            let _ = connection
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -88,9 +96,20 @@ async fn answer(
         return Ok(switch(request, protocol));
     }
     let (head, body) = request.into_parts();
-    let body_bytes = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
-    let grpc = head.headers.get("content-type").is_some_and(|value| value == "application/grpc");
-    let status = head.headers.get("x-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(200);
+    let body_bytes = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes().len())
+        .unwrap_or_default();
+    let grpc = head
+        .headers
+        .get("content-type")
+        .is_some_and(|value| value == "application/grpc");
+    let status = head
+        .headers
+        .get("x-status")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(200);
     note(&journal, &Request::from_parts(head, ()), body_bytes);
     let body = if grpc {
         let trailers = HeaderMap::from_iter([(
@@ -121,20 +140,22 @@ fn note<T>(journal: &Mutex<Vec<Seen>>, request: &Request<T>, body_bytes: usize) 
 }
 
 /// Grants an upgrade to `protocol`, and echoes from then on.
-fn switch(
-    request: Request<Incoming>,
-    protocol: http::HeaderValue,
-) -> Response<BoxBody<Bytes, Infallible>> {
+fn switch(request: Request<Incoming>, protocol: http::HeaderValue) -> Response<BoxBody<Bytes, Infallible>> {
     tokio::spawn(async move {
         // A client that went away meanwhile has noticed by itself.
-        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
         let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
         let _ = echo(&mut read, &mut write).await;
     });
     let mut response = Response::new(Full::default().boxed());
     *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+    headers.insert(
+        http::header::CONNECTION,
+        http::HeaderValue::from_static("upgrade"),
+    );
     headers.insert(http::header::UPGRADE, protocol);
     response
 }
@@ -159,7 +180,9 @@ pub struct TcpEcho {
 impl TcpEcho {
     /// Starts on a port of the kernel's choice.
     pub async fn start(banner: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has free ports");
         let address = listener.local_addr().expect("a bound socket has an address");
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

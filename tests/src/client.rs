@@ -30,7 +30,9 @@ impl Answer {
 
     /// The `proxy-status` of an answer that a proxy made itself.
     pub fn proxy_status(&self) -> Option<&str> {
-        self.headers.get("proxy-status").and_then(|value| value.to_str().ok())
+        self.headers
+            .get("proxy-status")
+            .and_then(|value| value.to_str().ok())
     }
 }
 
@@ -46,12 +48,21 @@ pub struct Ask {
 impl Ask {
     /// `GET uri`; an absolute URI reaches an explicit proxy as such.
     pub fn get(uri: &str) -> Self {
-        Self { method: Method::GET, uri: uri.to_owned(), headers: Vec::new(), body: Bytes::new() }
+        Self {
+            method: Method::GET,
+            uri: uri.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
     }
 
     /// `POST uri` with a body.
     pub fn post(uri: &str, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, body: body.into(), ..Self::get(uri) }
+        Self {
+            method: Method::POST,
+            body: body.into(),
+            ..Self::get(uri)
+        }
     }
 
     /// With another method.
@@ -69,16 +80,25 @@ impl Ask {
 
     fn build(self) -> Request<Full<Bytes>> {
         let mut request = Request::builder().method(self.method).uri(&self.uri);
-        let authority = self.uri.parse::<http::Uri>().ok().and_then(|uri| uri.authority().cloned());
+        let authority = self
+            .uri
+            .parse::<http::Uri>()
+            .ok()
+            .and_then(|uri| uri.authority().cloned());
         if let Some(authority) = authority
-            && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"))
+            && !self
+                .headers
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case("host"))
         {
             request = request.header("host", authority.as_str());
         }
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        request.body(Full::new(self.body)).expect("tests build valid requests")
+        request
+            .body(Full::new(self.body))
+            .expect("tests build valid requests")
     }
 }
 
@@ -110,5 +130,10 @@ async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer,
     let (head, body) = response.into_parts();
     let body = body.collect().await?;
     let trailers = body.trailers().cloned().unwrap_or_default();
-    Ok(Answer { status: head.status, headers: head.headers, trailers, body: body.to_bytes() })
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        trailers,
+        body: body.to_bytes(),
+    })
 }

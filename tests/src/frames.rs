@@ -17,6 +17,8 @@ pub mod kind {
     pub const SETTINGS: u8 = 4;
     /// Are you there?
     pub const PING: u8 = 6;
+    /// The end of a connection.
+    pub const GOAWAY: u8 = 7;
     /// Credit.
     pub const WINDOW_UPDATE: u8 = 8;
     /// More of a head.
@@ -88,4 +90,21 @@ pub fn request(stream: u32, authority: &str, path: &str) -> Vec<u8> {
         stream,
         &get(authority, path),
     )
+}
+
+/// The reason with which the other side ended the connection, if it said so: the error code of the last GOAWAY.
+pub fn goaway(mut answer: &[u8]) -> Option<u32> {
+    const HEAD: usize = 9;
+    let mut reason = None;
+    while let Some((head, rest)) = answer.split_at_checked(HEAD) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let Some((payload, rest)) = rest.split_at_checked(length) else {
+            break;
+        };
+        if let (kind::GOAWAY, Some(code)) = (head[3], payload.get(4..8)) {
+            reason = code.try_into().ok().map(u32::from_be_bytes);
+        }
+        answer = rest;
+    }
+    reason
 }

@@ -68,7 +68,11 @@ impl Load {
         loops.spawn(multiplexed(targets.clone(), stopped.clone(), true));
         if let Some(address) = targets.tcp {
             loops.spawn(tcp_connections(address, stopped.clone()));
-            loops.spawn(one_connection("one tcp connection", connect(address), stopped.clone()));
+            loops.spawn(one_connection(
+                "one tcp connection",
+                connect(address),
+                stopped.clone(),
+            ));
         }
         if let Some(authority) = &targets.upgrade {
             let opening = upgraded(targets.proxy, authority.clone());
@@ -99,7 +103,9 @@ async fn go_on(stopped: &mut watch::Receiver<bool>) -> bool {
 }
 
 async fn bounded(what: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    tokio::time::timeout(PATIENCE, what).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
 }
 
 fn request(authority: &str, absolute: bool, grpc: bool) -> Request<Full<Bytes>> {
@@ -108,44 +114,63 @@ fn request(authority: &str, absolute: bool, grpc: bool) -> Request<Full<Bytes>> 
         builder = builder.header("host", authority);
     }
     if grpc {
-        builder = builder.method("POST").header("content-type", "application/grpc").header("te", "trailers");
+        builder = builder
+            .method("POST")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
     }
-    let body = if grpc { Bytes::from_static(&[0, 0, 0, 0, 0]) } else { Bytes::new() };
+    let body = if grpc {
+        Bytes::from_static(&[0, 0, 0, 0, 0])
+    } else {
+        Bytes::new()
+    };
     builder.body(Full::new(body)).expect("a valid request")
 }
 
 async fn check(response: http::Response<hyper::body::Incoming>, grpc: bool) -> Result<(), String> {
     let (head, body) = response.into_parts();
     let said = head.headers.get("proxy-status").cloned();
-    let body = body.collect().await.map_err(|error| format!("{}: body: {error}", head.status))?;
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| format!("{}: body: {error}", head.status))?;
     if head.status != StatusCode::OK {
         return Err(format!("{} {said:?}", head.status));
     }
     let ok = |fields: &HeaderMap| fields.get("grpc-status").is_some_and(|status| status == "0");
     if grpc && !body.trailers().is_some_and(ok) && !ok(&head.headers) {
-        return Err(format!("grpc-status of {:?} and {:?}", head.headers, body.trailers()));
+        return Err(format!(
+            "grpc-status of {:?} and {:?}",
+            head.headers,
+            body.trailers()
+        ));
     }
     Ok(())
 }
 
 async fn connect(proxy: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(proxy).await.map_err(|error| format!("connect: {error}"))
+    TcpStream::connect(proxy)
+        .await
+        .map_err(|error| format!("connect: {error}"))
 }
 
 type H1 = http1::SendRequest<Full<Bytes>>;
 
 async fn h1(proxy: SocketAddr) -> Result<H1, String> {
     let stream = connect(proxy).await?;
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("handshake: {error}"))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| format!("handshake: {error}"))?;
     tokio::spawn(connection);
     Ok(sender)
 }
 
 async fn exchange(sender: &mut H1, authority: &str) -> Result<(), String> {
     sender.ready().await.map_err(|error| format!("ready: {error}"))?;
-    let response =
-        sender.send_request(request(authority, true, false)).await.map_err(|error| format!("send: {error}"))?;
+    let response = sender
+        .send_request(request(authority, true, false))
+        .await
+        .map_err(|error| format!("send: {error}"))?;
     check(response, false).await
 }
 
@@ -203,10 +228,20 @@ async fn multiplexed(targets: Targets, mut stopped: watch::Receiver<bool>, grpc:
 }
 
 async fn echo(stream: &mut TcpStream, text: &[u8]) -> Result<(), String> {
-    stream.write_all(text).await.map_err(|error| format!("write: {error}"))?;
+    stream
+        .write_all(text)
+        .await
+        .map_err(|error| format!("write: {error}"))?;
     let mut back = vec![0; text.len()];
-    stream.read_exact(&mut back).await.map_err(|error| format!("read: {error}"))?;
-    if back == text { Ok(()) } else { Err("other bytes came back".to_owned()) }
+    stream
+        .read_exact(&mut back)
+        .await
+        .map_err(|error| format!("read: {error}"))?;
+    if back == text {
+        Ok(())
+    } else {
+        Err("other bytes came back".to_owned())
+    }
 }
 
 /// The banner that [`crate::app::TcpEcho`] was started with must be empty.
@@ -216,10 +251,20 @@ async fn tcp_connections(address: SocketAddr, mut stopped: watch::Receiver<bool>
         let one = async {
             let mut stream = connect(address).await?;
             echo(&mut stream, b"ping").await?;
-            stream.shutdown().await.map_err(|error| format!("shutdown: {error}"))?;
+            stream
+                .shutdown()
+                .await
+                .map_err(|error| format!("shutdown: {error}"))?;
             let mut rest = Vec::new();
-            stream.read_to_end(&mut rest).await.map_err(|error| format!("end: {error}"))?;
-            if rest == b"bye" { Ok(()) } else { Err(format!("ended with {rest:?}")) }
+            stream
+                .read_to_end(&mut rest)
+                .await
+                .map_err(|error| format!("end: {error}"))?;
+            if rest == b"bye" {
+                Ok(())
+            } else {
+                Err(format!("ended with {rest:?}"))
+            }
         };
         tally.add("tcp", bounded(one).await);
     }
@@ -232,13 +277,25 @@ pub async fn upgraded(proxy: SocketAddr, authority: String) -> Result<TcpStream,
     let head = format!(
         "GET http://{authority}/upgrade HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.map_err(|error| format!("write: {error}"))?;
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .map_err(|error| format!("write: {error}"))?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.map_err(|error| format!("no whole head: {error}"))?);
+        answer.push(
+            stream
+                .read_u8()
+                .await
+                .map_err(|error| format!("no whole head: {error}"))?,
+        );
     }
     let answer = String::from_utf8_lossy(&answer);
-    if answer.starts_with("HTTP/1.1 101 ") { Ok(stream) } else { Err(answer.into_owned()) }
+    if answer.starts_with("HTTP/1.1 101 ") {
+        Ok(stream)
+    } else {
+        Err(answer.into_owned())
+    }
 }
 
 /// One connection that stays open throughout.

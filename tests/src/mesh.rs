@@ -60,7 +60,14 @@ impl Mesh {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         let (control_plane, [xds, admin, status]) =
             start_control_plane(directory.path(), "127.0.0.1:0", &options).await;
-        Self { directory, control_plane, xds, admin, status, options }
+        Self {
+            directory,
+            control_plane,
+            xds,
+            admin,
+            status,
+            options,
+        }
     }
 
     /// Starts the control plane again on the same port and state, after it was stopped.
@@ -91,14 +98,28 @@ impl Mesh {
     /// A token for an account that may register for `services`.
     pub fn token(&self, namespace: &str, account: &str, services: &[String]) -> PathBuf {
         let mut command = std::process::Command::new(weft_binary());
-        command.args(["token", "create", "--namespace", namespace, "--service-account", account]);
+        command.args([
+            "token",
+            "create",
+            "--namespace",
+            namespace,
+            "--service-account",
+            account,
+        ]);
         command.arg("--state-dir").arg(self.state());
         for service in services {
             command.args(["--service", service]);
         }
         let output = command.output().expect("weft runs");
-        assert!(output.status.success(), "weft token: {}", String::from_utf8_lossy(&output.stderr));
-        let file = tempfile::Builder::new().prefix("token-").tempfile_in(self.path()).expect("writable");
+        assert!(
+            output.status.success(),
+            "weft token: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let file = tempfile::Builder::new()
+            .prefix("token-")
+            .tempfile_in(self.path())
+            .expect("writable");
         let (_, path) = file.keep().expect("writable");
         std::fs::write(&path, output.stdout).expect("writable");
         path
@@ -119,7 +140,12 @@ impl Mesh {
         let listening = process.says("listening").await;
         Sidecar {
             outbound: address(&listening["outbound"]),
-            inbound: listening["inbound"].as_array().into_iter().flatten().map(address).collect(),
+            inbound: listening["inbound"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(address)
+                .collect(),
             bind: listening["bind"].clone(),
             admin: address(&listening["admin"]),
             status: address(&listening["status"]),
@@ -164,8 +190,10 @@ impl Spec {
     pub fn serves(mut self, service: &str, app: SocketAddr) -> Self {
         let name = service.split(':').next().unwrap_or(service);
         self.services.push(name.to_owned());
-        self.arguments.extend(["--inbound".to_owned(), format!("127.0.0.1:0={app}")]);
-        self.arguments.extend(["--register".to_owned(), format!("{service}={app}")]);
+        self.arguments
+            .extend(["--inbound".to_owned(), format!("127.0.0.1:0={app}")]);
+        self.arguments
+            .extend(["--register".to_owned(), format!("{service}={app}")]);
         self
     }
 
@@ -207,7 +235,11 @@ pub async fn page(admin: SocketAddr, path: &str) -> Value {
     serde_json::from_slice(&answer.body).expect("admin pages are JSON")
 }
 
-async fn start_control_plane(directory: &Path, listen: &str, options: &[String]) -> (Process, [SocketAddr; 3]) {
+async fn start_control_plane(
+    directory: &Path,
+    listen: &str,
+    options: &[String],
+) -> (Process, [SocketAddr; 3]) {
     let path = |name: &str| directory.join(name).display().to_string();
     let mut arguments: Vec<String> = ["control-plane"].map(str::to_owned).into();
     let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
@@ -221,9 +253,15 @@ async fn start_control_plane(directory: &Path, listen: &str, options: &[String])
         Process::start(directory, "control-plane", &arguments).expect("the binary can be started");
     let listening = process.says("listening").await;
     process.says("ready").await;
-    (process, ["xds", "admin", "status"].map(|name| address(&listening[name])))
+    (
+        process,
+        ["xds", "admin", "status"].map(|name| address(&listening[name])),
+    )
 }
 
 fn address(value: &Value) -> SocketAddr {
-    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("not an address: {value}"))
+    value
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("not an address: {value}"))
 }

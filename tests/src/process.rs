@@ -33,7 +33,11 @@ pub fn weft_binary() -> PathBuf {
         path.pop();
     }
     let binary = path.join("weft");
-    assert!(binary.exists(), "{} is missing: run `cargo build -p weft` first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p weft` first",
+        binary.display()
+    );
     binary
 }
 
@@ -53,15 +57,30 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .kill_on_drop(true);
         let mut child = command.spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is piped"))?;
-        Ok(Self { name: name.to_owned(), child, stdout: BufReader::new(stdout).lines(), log })
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("stdout is piped"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            stdout: BufReader::new(stdout).lines(),
+            log,
+        })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("only a process that was waited for has none")
+        self.child
+            .id()
+            .expect("only a process that was waited for has none")
     }
 
     /// The next JSON line that has the member `key`, and that member.
@@ -77,8 +96,16 @@ impl Process {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(Some(value)) => value,
-            Ok(None) => panic!("{} ended before it said {key:?}; its log:\n{}", self.name, self.log_tail()),
-            Err(_) => panic!("{} did not say {key:?} in {PATIENCE:?}; its log:\n{}", self.name, self.log_tail()),
+            Ok(None) => panic!(
+                "{} ended before it said {key:?}; its log:\n{}",
+                self.name,
+                self.log_tail()
+            ),
+            Err(_) => panic!(
+                "{} did not say {key:?} in {PATIENCE:?}; its log:\n{}",
+                self.name,
+                self.log_tail()
+            ),
         }
     }
 
@@ -95,7 +122,11 @@ impl Process {
     pub async fn ended(&mut self) -> Option<i32> {
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => status.expect("a child can be waited for").code(),
-            Err(_) => panic!("{} did not end in {PATIENCE:?}; its log:\n{}", self.name, self.log_tail()),
+            Err(_) => panic!(
+                "{} did not end in {PATIENCE:?}; its log:\n{}",
+                self.name,
+                self.log_tail()
+            ),
         }
     }
 

@@ -104,6 +104,7 @@ async fn floods_end_their_connection_only() {
             talks.spawn(async move { (port, say(address, tls, &bytes, "").await) });
         }
         for (port, answer) in talks.join_all().await {
+            println!("{what} {port} {:?} {}", frames::goaway(&answer), answer.len());
             let passed = String::from_utf8_lossy(&answer).contains("cart-0");
             assert!(
                 !passed || what == "a stream again",

@@ -15,12 +15,18 @@ use super::{DecodeError, duration, extension, invalid, protocol};
 /// Where a cluster names no connect timeout.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Where a cluster has no retry budget: a fifth of the running requests, at least three.
-const RETRY_BUDGET_DEFAULT: RetryBudget = RetryBudget { percent: 20, floor: 3 };
+const RETRY_BUDGET_DEFAULT: RetryBudget = RetryBudget {
+    percent: 20,
+    floor: 3,
+};
 
 /// Decodes one cluster.
 pub(super) fn decode(value: &cluster::Cluster) -> Result<Cluster, DecodeError> {
     let policy: weft::ClusterPolicy = extension(value.metadata.as_ref())?;
-    let thresholds = value.circuit_breakers.as_ref().and_then(|breakers| breakers.thresholds.first());
+    let thresholds = value
+        .circuit_breakers
+        .as_ref()
+        .and_then(|breakers| breakers.thresholds.first());
     Ok(Cluster {
         name: value.name.as_str().into(),
         protocol: protocol(policy.protocol)?,
@@ -35,7 +41,10 @@ pub(super) fn decode(value: &cluster::Cluster) -> Result<Cluster, DecodeError> {
         endpoint_breaker: policy.endpoint_breaker.as_ref().map(breaker).transpose()?,
         service_breaker: policy.service_breaker.as_ref().map(breaker).transpose()?,
         default_retry: default_retry(policy.default_retry.unwrap_or_default())?,
-        retry_budget: thresholds.map(retry_budget).transpose()?.unwrap_or(RETRY_BUDGET_DEFAULT),
+        retry_budget: thresholds
+            .map(retry_budget)
+            .transpose()?
+            .unwrap_or(RETRY_BUDGET_DEFAULT),
     })
 }
 
@@ -48,7 +57,10 @@ fn balancer(lb_policy: i32, policy: &weft::ClusterPolicy) -> Result<Balancer, De
         Ok(LbPolicy::LeastRequest) => Ok(Balancer::LeastRequest),
         Ok(LbPolicy::Random) => Ok(Balancer::Random),
         Ok(LbPolicy::RingHash) => Ok(Balancer::RingHash(hash_key(&policy.hash_header)?)),
-        _ => Err(invalid("lb_policy", format!("{lb_policy} is not a balancer of this proxy"))),
+        _ => Err(invalid(
+            "lb_policy",
+            format!("{lb_policy} is not a balancer of this proxy"),
+        )),
     }
 }
 
@@ -64,28 +76,43 @@ fn hash_key(header: &str) -> Result<HashKey, DecodeError> {
 fn limits(value: &cluster::circuit_breakers::Thresholds) -> Limits {
     let default = Limits::default();
     Limits {
-        connections: value.max_connections.map_or(default.connections, |number| number.value),
-        pending: value.max_pending_requests.map_or(default.pending, |number| number.value),
+        connections: value
+            .max_connections
+            .map_or(default.connections, |number| number.value),
+        pending: value
+            .max_pending_requests
+            .map_or(default.pending, |number| number.value),
         requests: value.max_requests.map_or(default.requests, |number| number.value),
     }
 }
 
 fn retry_budget(value: &cluster::circuit_breakers::Thresholds) -> Result<RetryBudget, DecodeError> {
-    let Some(budget) = &value.retry_budget else { return Ok(RETRY_BUDGET_DEFAULT) };
-    let share = budget.budget_percent.map_or(f64::from(RETRY_BUDGET_DEFAULT.percent), |percent| percent.value);
+    let Some(budget) = &value.retry_budget else {
+        return Ok(RETRY_BUDGET_DEFAULT);
+    };
+    let share = budget
+        .budget_percent
+        .map_or(f64::from(RETRY_BUDGET_DEFAULT.percent), |percent| percent.value);
     if !(0.0..=100.0).contains(&share) {
-        return Err(invalid("retry_budget.budget_percent", format!("{share} is not within 0 and 100")));
+        return Err(invalid(
+            "retry_budget.budget_percent",
+            format!("{share} is not within 0 and 100"),
+        ));
     }
     // Within 0 and 100, as was just checked.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let percent = share.round() as u8;
-    let floor = budget.min_retry_concurrency.map_or(RETRY_BUDGET_DEFAULT.floor, |number| number.value);
+    let floor = budget
+        .min_retry_concurrency
+        .map_or(RETRY_BUDGET_DEFAULT.floor, |number| number.value);
     Ok(RetryBudget { percent, floor })
 }
 
 fn outlier(value: &cluster::OutlierDetection) -> Result<Outlier, DecodeError> {
-    let base_ejection = duration("base_ejection_time", value.base_ejection_time)?.unwrap_or(Duration::from_secs(10));
-    let max_ejection = duration("max_ejection_time", value.max_ejection_time)?.unwrap_or(Duration::from_mins(5));
+    let base_ejection =
+        duration("base_ejection_time", value.base_ejection_time)?.unwrap_or(Duration::from_secs(10));
+    let max_ejection =
+        duration("max_ejection_time", value.max_ejection_time)?.unwrap_or(Duration::from_mins(5));
     let percent = value.max_ejection_percent.map_or(50, |number| number.value);
     Ok(Outlier {
         consecutive_failures: value.consecutive_5xx.map_or(5, |number| number.value).max(1),
@@ -100,7 +127,10 @@ fn outlier(value: &cluster::OutlierDetection) -> Result<Outlier, DecodeError> {
 
 fn breaker(value: &weft::Breaker) -> Result<Breaker, DecodeError> {
     if value.consecutive_failures == 0 || value.half_open_probes == 0 {
-        return Err(invalid("breaker", "consecutive_failures and half_open_probes must be 1 or more"));
+        return Err(invalid(
+            "breaker",
+            "consecutive_failures and half_open_probes must be 1 or more",
+        ));
     }
     Ok(Breaker {
         consecutive_failures: value.consecutive_failures,

@@ -14,11 +14,21 @@ pub(super) fn decode(value: &endpoint::ClusterLoadAssignment) -> Result<Endpoint
     let mut endpoints = Vec::new();
     let mut seen = HashSet::new();
     for locality in &value.endpoints {
-        let zone: Name = locality.locality.as_ref().map(|locality| locality.zone.as_str()).unwrap_or_default().into();
+        let zone: Name = locality
+            .locality
+            .as_ref()
+            .map(|locality| locality.zone.as_str())
+            .unwrap_or_default()
+            .into();
         for item in &locality.lb_endpoints {
-            let Some(decoded) = decode_endpoint(item, &zone)? else { continue };
+            let Some(decoded) = decode_endpoint(item, &zone)? else {
+                continue;
+            };
             if !seen.insert(decoded.address) {
-                return Err(invalid("endpoints", format!("{} is listed twice", decoded.address)));
+                return Err(invalid(
+                    "endpoints",
+                    format!("{} is listed twice", decoded.address),
+                ));
             }
             if endpoints.len() == ENDPOINTS_MAX {
                 return Err(too_many("endpoints", "endpoints", ENDPOINTS_MAX));
@@ -26,7 +36,10 @@ pub(super) fn decode(value: &endpoint::ClusterLoadAssignment) -> Result<Endpoint
             endpoints.push(decoded);
         }
     }
-    Ok(Endpoints { cluster: value.cluster_name.as_str().into(), endpoints })
+    Ok(Endpoints {
+        cluster: value.cluster_name.as_str().into(),
+        endpoints,
+    })
 }
 
 /// `None`: unhealthy, not to be used.
@@ -39,7 +52,10 @@ fn decode_endpoint(value: &endpoint::LbEndpoint, zone: &Name) -> Result<Option<E
     let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)) = &value.host_identifier else {
         return Err(invalid("lb_endpoint", "must hold an endpoint"));
     };
-    let weight = value.load_balancing_weight.as_ref().map_or(1, |weight| weight.value);
+    let weight = value
+        .load_balancing_weight
+        .as_ref()
+        .map_or(1, |weight| weight.value);
     if weight == 0 {
         return Err(invalid("lb_endpoint.load_balancing_weight", "must be 1 or more"));
     }

@@ -18,7 +18,10 @@ pub(super) fn decode(value: &listener::Listener) -> Result<Listener, DecodeError
     } else {
         outbound(value)?
     };
-    Ok(Listener { name: value.name.as_str().into(), body })
+    Ok(Listener {
+        name: value.name.as_str().into(),
+        body,
+    })
 }
 
 fn inbound(value: &listener::Listener) -> Result<Inbound, DecodeError> {
@@ -53,11 +56,18 @@ fn outbound(value: &listener::Listener) -> Result<ListenerBody, DecodeError> {
     let routes = value.api_listener.as_ref().map(routes).transpose()?;
     let cluster = value.filter_chains.first().map(tcp_cluster).transpose()?;
     match (speaks, &routes, &cluster) {
-        (Protocol::Tcp, _, None) => Err(invalid("filter_chains", "an opaque destination needs a TCP proxy")),
+        (Protocol::Tcp, _, None) => Err(invalid(
+            "filter_chains",
+            "an opaque destination needs a TCP proxy",
+        )),
         (Protocol::Http1 | Protocol::Http2 | Protocol::Grpc | Protocol::Detect, None, _) => {
             Err(invalid("api_listener", "a destination of requests needs routes"))
         }
-        _ => Ok(ListenerBody::Outbound { protocol: speaks, routes, cluster }),
+        _ => Ok(ListenerBody::Outbound {
+            protocol: speaks,
+            routes,
+            cluster,
+        }),
     }
 }
 
@@ -72,12 +82,14 @@ fn routes(value: &listener::ApiListener) -> Result<Name, DecodeError> {
 }
 
 fn tcp_cluster(value: &listener::FilterChain) -> Result<Name, DecodeError> {
-    let config = value.filters.first().and_then(|filter| filter.config_type.as_ref()).and_then(|config| {
-        match config {
+    let config = value
+        .filters
+        .first()
+        .and_then(|filter| filter.config_type.as_ref())
+        .and_then(|config| match config {
             listener::filter::ConfigType::TypedConfig(any) => Some(any),
             listener::filter::ConfigType::ConfigDiscovery(_) => None,
-        }
-    });
+        });
     let proxy: tcp_proxy::TcpProxy = typed("filter_chains", config)?;
     match proxy.cluster_specifier {
         Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster)) if !cluster.is_empty() => {
@@ -93,7 +105,10 @@ fn typed<M: prost::Message + prost::Name + Default>(
 ) -> Result<M, DecodeError> {
     let any = any.ok_or_else(|| invalid(field, format!("{} is missing", M::NAME)))?;
     if any.type_url != M::type_url() {
-        return Err(invalid(field, format!("{} where {} belongs", any.type_url, M::type_url())));
+        return Err(invalid(
+            field,
+            format!("{} where {} belongs", any.type_url, M::type_url()),
+        ));
     }
     message(any)
 }

@@ -79,14 +79,19 @@ pub fn decode(name: &str, any: &protobuf::Any) -> Result<Resource, DecodeError> 
         other => return Err(DecodeError::UnknownType(other.to_owned())),
     };
     if resource.name().as_ref() != name {
-        return Err(DecodeError::NameMismatch { sent: name.to_owned(), own: resource.name().to_string() });
+        return Err(DecodeError::NameMismatch {
+            sent: name.to_owned(),
+            own: resource.name().to_string(),
+        });
     }
     Ok(resource)
 }
 
 fn message<M: Message + Name + Default>(any: &protobuf::Any) -> Result<M, DecodeError> {
-    M::decode(any.value.as_slice())
-        .map_err(|error| DecodeError::Malformed { kind: M::NAME, reason: error.to_string() })
+    M::decode(any.value.as_slice()).map_err(|error| DecodeError::Malformed {
+        kind: M::NAME,
+        reason: error.to_string(),
+    })
 }
 
 fn trust(value: Secret) -> Result<TrustBundle, DecodeError> {
@@ -100,7 +105,10 @@ fn trust(value: Secret) -> Result<TrustBundle, DecodeError> {
         _ => return Err(invalid("validation_context.trusted_ca", "must be inline")),
     };
     let roots = pem_certificates(&pem)?;
-    Ok(TrustBundle { name: value.name.into(), roots })
+    Ok(TrustBundle {
+        name: value.name.into(),
+        roots,
+    })
 }
 
 fn pem_certificates(pem: &[u8]) -> Result<Vec<std::sync::Arc<[u8]>>, DecodeError> {
@@ -116,7 +124,10 @@ fn pem_certificates(pem: &[u8]) -> Result<Vec<std::sync::Arc<[u8]>>, DecodeError
         roots.push(certificate.as_ref().into());
     }
     if roots.is_empty() {
-        return Err(invalid(FIELD, "holds no certificate; an empty bundle would trust nobody"));
+        return Err(invalid(
+            FIELD,
+            "holds no certificate; an empty bundle would trust nobody",
+        ));
     }
     Ok(roots)
 }
@@ -125,7 +136,10 @@ fn hints(value: weft::Hints) -> Result<Hints, DecodeError> {
     if value.listeners.len() > HINTS_MAX {
         return Err(too_many("hints.listeners", "names", HINTS_MAX));
     }
-    Ok(Hints { name: value.name.into(), listeners: value.listeners.into_iter().map(Into::into).collect() })
+    Ok(Hints {
+        name: value.name.into(),
+        listeners: value.listeners.into_iter().map(Into::into).collect(),
+    })
 }
 
 /// Our typed extension in `metadata`.
@@ -134,7 +148,10 @@ fn extension<M: Message + Name + Default>(metadata: Option<&core::Metadata>) -> 
         .and_then(|metadata| metadata.typed_filter_metadata.get(names::METADATA_KEY))
         .ok_or_else(|| invalid("metadata", format!("weft.v1.{} is missing", M::NAME)))?;
     if any.type_url != M::type_url() {
-        return Err(invalid("metadata", format!("{} where {} belongs", any.type_url, M::type_url())));
+        return Err(invalid(
+            "metadata",
+            format!("{} where {} belongs", any.type_url, M::type_url()),
+        ));
     }
     message(any)
 }
@@ -178,7 +195,9 @@ fn duration(field: &'static str, value: Option<protobuf::Duration>) -> Result<Op
     value
         .map(|value| {
             let seconds = u64::try_from(value.seconds).ok();
-            let nanos = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+            let nanos = u32::try_from(value.nanos)
+                .ok()
+                .filter(|nanos| *nanos < 1_000_000_000);
             seconds
                 .zip(nanos)
                 .map(|(seconds, nanos)| Duration::new(seconds, nanos))
@@ -188,7 +207,10 @@ fn duration(field: &'static str, value: Option<protobuf::Duration>) -> Result<Op
 }
 
 fn invalid(field: &'static str, reason: impl Into<String>) -> DecodeError {
-    DecodeError::Invalid { field, reason: reason.into() }
+    DecodeError::Invalid {
+        field,
+        reason: reason.into(),
+    }
 }
 
 fn too_many(field: &'static str, what: &str, most: usize) -> DecodeError {

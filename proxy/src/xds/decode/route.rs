@@ -27,14 +27,22 @@ pub(super) fn decode(value: &route::RouteConfiguration) -> Result<RouteConfig, D
         return Err(too_many("routes", "rules", RULES_MAX));
     }
     let rules = host.routes.iter().map(decode_rule).collect::<Result<_, _>>()?;
-    let config = RouteConfig { name: value.name.as_str().into(), rules };
+    let config = RouteConfig {
+        name: value.name.as_str().into(),
+        rules,
+    };
     // Patterns and rewrites are checked by what will use them.
     Table::compile(&config).map_err(|error| invalid("routes", error.to_string()))?;
     Ok(config)
 }
 
 fn decode_rule(value: &route::Route) -> Result<Rule, DecodeError> {
-    let matches = route_match(value.r#match.as_ref().ok_or_else(|| invalid("route.match", "is missing"))?)?;
+    let matches = route_match(
+        value
+            .r#match
+            .as_ref()
+            .ok_or_else(|| invalid("route.match", "is missing"))?,
+    )?;
     let request = header_edit(&value.request_headers_to_add, &value.request_headers_to_remove)?;
     let response = header_edit(&value.response_headers_to_add, &value.response_headers_to_remove)?;
     let rule = Rule {
@@ -49,14 +57,19 @@ fn decode_rule(value: &route::Route) -> Result<Rule, DecodeError> {
         retry: None,
     };
     match &value.action {
-        Some(route::route::Action::DirectResponse(direct)) => {
-            Ok(Rule { action: Action::Respond(status("direct_response.status", direct.status)?), ..rule })
-        }
-        Some(route::route::Action::Redirect(value)) => {
-            Ok(Rule { action: Action::Redirect(redirect(value)?), ..rule })
-        }
+        Some(route::route::Action::DirectResponse(direct)) => Ok(Rule {
+            action: Action::Respond(status("direct_response.status", direct.status)?),
+            ..rule
+        }),
+        Some(route::route::Action::Redirect(value)) => Ok(Rule {
+            action: Action::Redirect(redirect(value)?),
+            ..rule
+        }),
         Some(route::route::Action::Route(action)) => forward(rule, action),
-        _ => Err(invalid("route.action", "must be route, redirect or direct_response")),
+        _ => Err(invalid(
+            "route.action",
+            "must be route, redirect or direct_response",
+        )),
     }
 }
 
@@ -76,45 +89,68 @@ fn route_match(value: &route::RouteMatch) -> Result<RouteMatch, DecodeError> {
             value: ValueMatch::Regex(GRPC_CONTENT_TYPE.to_owned()),
         });
     }
-    let query = value.query_parameters.iter().map(query_match).collect::<Result<_, _>>()?;
-    Ok(RouteMatch { path: path_match(value.path_specifier.as_ref())?, method, headers, query })
+    let query = value
+        .query_parameters
+        .iter()
+        .map(query_match)
+        .collect::<Result<_, _>>()?;
+    Ok(RouteMatch {
+        path: path_match(value.path_specifier.as_ref())?,
+        method,
+        headers,
+        query,
+    })
 }
 
 fn path_match(value: Option<&route::route_match::PathSpecifier>) -> Result<PathMatch, DecodeError> {
     use route::route_match::PathSpecifier;
     match value {
         Some(PathSpecifier::Path(path)) => Ok(PathMatch::Exact(absolute("match.path", path)?)),
-        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
-            Ok(PathMatch::Prefix(absolute("match.path_separated_prefix", prefix)?))
-        }
+        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => Ok(PathMatch::Prefix(absolute(
+            "match.path_separated_prefix",
+            prefix,
+        )?)),
         Some(PathSpecifier::Prefix(prefix)) if prefix == "/" => Ok(PathMatch::Prefix(prefix.clone())),
         Some(PathSpecifier::SafeRegex(pattern)) => Ok(PathMatch::Regex(regex("match.safe_regex", pattern)?)),
-        _ => Err(invalid("match", "must hold path, path_separated_prefix, prefix `/` or safe_regex")),
+        _ => Err(invalid(
+            "match",
+            "must hold path, path_separated_prefix, prefix `/` or safe_regex",
+        )),
     }
 }
 
 fn absolute(field: &'static str, path: &str) -> Result<String, DecodeError> {
-    if path.starts_with('/') { Ok(path.to_owned()) } else { Err(invalid(field, "must start with `/`")) }
+    if path.starts_with('/') {
+        Ok(path.to_owned())
+    } else {
+        Err(invalid(field, "must start with `/`"))
+    }
 }
 
 fn exact_method(value: &route::HeaderMatcher) -> Result<Method, DecodeError> {
     match header_match_value(value)? {
-        ValueMatch::Exact(method) => {
-            method.parse().map_err(|_| invalid("match.method", format!("{method:?} is not a method")))
-        }
+        ValueMatch::Exact(method) => method
+            .parse()
+            .map_err(|_| invalid("match.method", format!("{method:?} is not a method"))),
         ValueMatch::Regex(_) | ValueMatch::Present => Err(invalid("match.method", "must be exact")),
     }
 }
 
 fn header_match(value: &route::HeaderMatcher) -> Result<HeaderMatch, DecodeError> {
     let name = header_name("match.headers", &value.name)?;
-    Ok(HeaderMatch { name, value: header_match_value(value)? })
+    Ok(HeaderMatch {
+        name,
+        value: header_match_value(value)?,
+    })
 }
 
 fn header_match_value(value: &route::HeaderMatcher) -> Result<ValueMatch, DecodeError> {
     use route::header_matcher::HeaderMatchSpecifier;
     if value.invert_match {
-        return Err(invalid("match.headers", "invert_match is not known to this proxy"));
+        return Err(invalid(
+            "match.headers",
+            "invert_match is not known to this proxy",
+        ));
     }
     match &value.header_match_specifier {
         Some(HeaderMatchSpecifier::StringMatch(text)) => string_match("match.headers", text),
@@ -126,11 +162,21 @@ fn header_match_value(value: &route::HeaderMatcher) -> Result<ValueMatch, Decode
 fn query_match(value: &route::QueryParameterMatcher) -> Result<QueryMatch, DecodeError> {
     use route::query_parameter_matcher::QueryParameterMatchSpecifier;
     let decoded = match &value.query_parameter_match_specifier {
-        Some(QueryParameterMatchSpecifier::StringMatch(text)) => string_match("match.query_parameters", text)?,
+        Some(QueryParameterMatchSpecifier::StringMatch(text)) => {
+            string_match("match.query_parameters", text)?
+        }
         Some(QueryParameterMatchSpecifier::PresentMatch(true)) => ValueMatch::Present,
-        _ => return Err(invalid("match.query_parameters", "must be string_match or present_match")),
+        _ => {
+            return Err(invalid(
+                "match.query_parameters",
+                "must be string_match or present_match",
+            ));
+        }
     };
-    Ok(QueryMatch { name: value.name.clone(), value: decoded })
+    Ok(QueryMatch {
+        name: value.name.clone(),
+        value: decoded,
+    })
 }
 
 fn string_match(field: &'static str, value: &matcher::StringMatcher) -> Result<ValueMatch, DecodeError> {
@@ -156,11 +202,17 @@ fn header_name(field: &'static str, name: &str) -> Result<HeaderName, DecodeErro
 fn header_edit(add: &[HeaderValueOption], remove: &[String]) -> Result<HeaderEdit, DecodeError> {
     const FIELD: &str = "headers_to_add";
     let mut edit = HeaderEdit {
-        remove: remove.iter().map(|name| header_name("headers_to_remove", name)).collect::<Result<_, _>>()?,
+        remove: remove
+            .iter()
+            .map(|name| header_name("headers_to_remove", name))
+            .collect::<Result<_, _>>()?,
         ..HeaderEdit::default()
     };
     for option in add {
-        let header = option.header.as_ref().ok_or_else(|| invalid(FIELD, "header is missing"))?;
+        let header = option
+            .header
+            .as_ref()
+            .ok_or_else(|| invalid(FIELD, "header is missing"))?;
         let name = header_name(FIELD, &header.key)?;
         let value = HeaderValue::from_str(&header.value)
             .map_err(|_| invalid(FIELD, format!("the value of {name} is not a header value")))?;
@@ -182,7 +234,9 @@ fn status(field: &'static str, value: u32) -> Result<StatusCode, DecodeError> {
 }
 
 fn redirect(value: &route::RedirectAction) -> Result<Redirect, DecodeError> {
-    use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode as Code, SchemeRewriteSpecifier};
+    use route::redirect_action::{
+        PathRewriteSpecifier, RedirectResponseCode as Code, SchemeRewriteSpecifier,
+    };
     let scheme = match &value.scheme_rewrite_specifier {
         None => None,
         Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.clone()),
@@ -229,10 +283,16 @@ fn forward(rule: Rule, value: &route::RouteAction) -> Result<Rule, DecodeError> 
     let policy = value.retry_policy.as_ref();
     Ok(Rule {
         action: Action::Forward(backends(&clusters.clusters)?),
-        rewrite: Rewrite { host, path: path_rewrite(value)? },
+        rewrite: Rewrite {
+            host,
+            path: path_rewrite(value)?,
+        },
         timeout: duration("route.timeout", value.timeout)?.filter(|timeout| !timeout.is_zero()),
-        attempt_timeout: duration("retry_policy.per_try_timeout", policy.and_then(|policy| policy.per_try_timeout))?
-            .filter(|timeout| !timeout.is_zero()),
+        attempt_timeout: duration(
+            "retry_policy.per_try_timeout",
+            policy.and_then(|policy| policy.per_try_timeout),
+        )?
+        .filter(|timeout| !timeout.is_zero()),
         retry: policy.map(retry).transpose()?.flatten(),
         ..rule
     })
@@ -242,9 +302,14 @@ fn path_rewrite(value: &route::RouteAction) -> Result<Option<PathRewrite>, Decod
     if let Some(rewrite) = &value.regex_rewrite {
         let pattern = rewrite.pattern.as_ref().map(|pattern| pattern.regex.as_str());
         if pattern != Some(names::FULL_PATH_PATTERN) {
-            return Err(invalid("route.regex_rewrite", "only the whole path can be replaced"));
+            return Err(invalid(
+                "route.regex_rewrite",
+                "only the whole path can be replaced",
+            ));
         }
-        return Ok(Some(PathRewrite::Full(rewrite.substitution.replace("\\\\", "\\"))));
+        return Ok(Some(PathRewrite::Full(
+            rewrite.substitution.replace("\\\\", "\\"),
+        )));
     }
     Ok((!value.prefix_rewrite.is_empty()).then(|| PathRewrite::Prefix(value.prefix_rewrite.clone())))
 }
@@ -253,9 +318,14 @@ fn backends(
     clusters: &[route::weighted_cluster::ClusterWeight],
 ) -> Result<Vec<WeightedBackend>, DecodeError> {
     let decoded: Vec<WeightedBackend> = clusters.iter().map(backend).collect::<Result<_, _>>()?;
-    let total = decoded.iter().try_fold(0u32, |sum, backend| sum.checked_add(backend.weight));
+    let total = decoded
+        .iter()
+        .try_fold(0u32, |sum, backend| sum.checked_add(backend.weight));
     if total.is_none() {
-        return Err(invalid("weighted_clusters", "the weights add up to more than 4294967295"));
+        return Err(invalid(
+            "weighted_clusters",
+            "the weights add up to more than 4294967295",
+        ));
     }
     Ok(decoded)
 }
@@ -276,7 +346,9 @@ fn backend(value: &route::weighted_cluster::ClusterWeight) -> Result<WeightedBac
 
 /// Absent `num_retries`: as the cluster says.
 fn retry(value: &route::RetryPolicy) -> Result<Option<Retry>, DecodeError> {
-    let Some(attempts) = &value.num_retries else { return Ok(None) };
+    let Some(attempts) = &value.num_retries else {
+        return Ok(None);
+    };
     let statuses = value
         .retriable_status_codes
         .iter()
@@ -284,13 +356,22 @@ fn retry(value: &route::RetryPolicy) -> Result<Option<Retry>, DecodeError> {
         .collect::<Result<_, _>>()?;
     let default = Backoff::default();
     let backoff = value.retry_back_off.as_ref();
-    let base = duration("retry_back_off.base_interval", backoff.and_then(|backoff| backoff.base_interval))?;
-    let max = duration("retry_back_off.max_interval", backoff.and_then(|backoff| backoff.max_interval))?;
+    let base = duration(
+        "retry_back_off.base_interval",
+        backoff.and_then(|backoff| backoff.base_interval),
+    )?;
+    let max = duration(
+        "retry_back_off.max_interval",
+        backoff.and_then(|backoff| backoff.max_interval),
+    )?;
     Ok(Some(Retry {
         attempts: attempts.value,
         statuses,
         grpc_codes: value.retry_on.split(',').filter_map(grpc_code).collect(),
-        backoff: Backoff { base: base.unwrap_or(default.base), max: max.unwrap_or(default.max) },
+        backoff: Backoff {
+            base: base.unwrap_or(default.base),
+            max: max.unwrap_or(default.max),
+        },
     }))
 }
 
