@@ -1,13 +1,15 @@
 //! `weft validate DIR|FILE…`: says everything that is wrong with manifests, as the control plane would.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use weft_api::validate::{Finding, check_all};
+use weft_control_plane::standalone::directory::{self, Content};
+use weft_control_plane::standalone::state::unreadable;
 
 use crate::output::Format;
 
@@ -33,26 +35,31 @@ struct Verdict {
 
 /// Runs `weft validate`; fails when there is an error.
 pub(crate) fn run(told: &Validate) -> anyhow::Result<ExitCode> {
-    let mut texts = Vec::new();
-    for path in &told.paths {
-        for file in files(path)? {
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))?;
-            texts.push((file.display().to_string(), text));
-        }
-    }
-    let findings = check_all(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
-    let verdict = Verdict {
-        valid: !findings.iter().any(Finding::is_error),
-        files: texts.len(),
-        findings,
-    };
+    let verdict = weigh(&read(&told.paths)?);
     told.output.print(&verdict, table)?;
     Ok(if verdict.valid {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Checks files, together.
+fn weigh(files: &[(String, Content)]) -> Verdict {
+    let texts = files
+        .iter()
+        .filter_map(|(file, content)| Some((file.as_str(), &**content.as_ref().ok()?)));
+    let mut findings = check_all(texts);
+    let reasons = files
+        .iter()
+        .filter_map(|(file, content)| Some((file, content.as_ref().err()?)));
+    findings.extend(reasons.map(|(file, reason)| unreadable(file, reason)));
+    findings.sort();
+    Verdict {
+        valid: !findings.iter().any(Finding::is_error),
+        files: files.len(),
+        findings,
+    }
 }
 
 fn table(verdict: &Verdict) -> String {
@@ -66,21 +73,22 @@ fn table(verdict: &Verdict) -> String {
     lines.join("\n")
 }
 
-/// The file itself, or the manifests of a folder by name; folders in it are not entered.
-fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let unreadable = || format!("{} can't be read", path.display());
-    if !fs::metadata(path).with_context(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
+/// The files themselves, and the manifests of folders, chosen and limited as the control plane does.
+fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Content)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).with_context(unreadable)? {
-        let file = entry.with_context(unreadable)?.path();
-        let extension = file.extension().and_then(|extension| extension.to_str());
-        if file.is_file() && matches!(extension, Some("yaml" | "yml" | "json")) {
-            files.push(file);
+    for path in paths {
+        let unreadable = || format!("{} can't be read", path.display());
+        if fs::metadata(path).with_context(unreadable)?.is_dir() {
+            let found = directory::read(path).with_context(unreadable)?;
+            files.extend(
+                found
+                    .into_iter()
+                    .map(|(name, content)| (path.join(&*name).display().to_string(), content)),
+            );
+        } else {
+            files.push((path.display().to_string(), directory::read_file(path)));
         }
     }
-    files.sort();
     Ok(files)
 }
 
@@ -88,31 +96,51 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    fn checked(files: &[(&str, &[u8])]) -> Verdict {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        weigh(&read(&[dir.path().to_owned()]).unwrap())
+    }
+
     #[test]
     fn the_shops_manifests_are_valid() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in weft_shop::manifests::ALL {
-            fs::write(dir.path().join(name), text).unwrap();
-        }
-        fs::write(dir.path().join("notes.txt"), "no manifest").unwrap();
-        let texts = weft_shop::manifests::ALL;
-        assert_eq!(check_all(texts), []);
-        assert_eq!(files(dir.path()).unwrap().len(), texts.len());
-        files(&dir.path().join("missing.yaml")).unwrap_err();
+        let shop = weft_shop::manifests::ALL.map(|(name, text)| (name, text.as_bytes()));
+        let others: [(&str, &[u8]); 2] = [("notes.txt", b"no manifest"), (".#user.yaml", b"an editor's")];
+        let verdict = checked(&[&shop[..], &others[..]].concat());
+        assert!(verdict.valid);
+        assert_eq!((verdict.files, verdict.findings.len()), (shop.len(), 0));
+        read(&["/nowhere.yaml".into()]).unwrap_err();
     }
 
     #[test]
     fn errors_are_counted_and_shown() {
         let broken =
             weft_shop::manifests::ALL.map(|(name, text)| (name, text.replace("weight: 90", "weight: -1")));
-        let findings = check_all(broken.iter().map(|(name, text)| (*name, text.as_str())));
-        assert!(findings.iter().any(Finding::is_error));
-        let verdict = Verdict {
-            valid: false,
-            files: 4,
-            findings,
-        };
+        let verdict = checked(&broken.each_ref().map(|(name, text)| (*name, text.as_bytes())));
+        assert!(!verdict.valid);
         let text = table(&verdict);
         assert!(text.contains("routes.yaml:") && text.contains("weight"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_other() {
+        let verdict = checked(&[("a.yaml", b"kind: [\n"), ("b.yaml", b"\xff\xfe")]);
+        assert!(!verdict.valid);
+        let text = table(&verdict);
+        assert!(
+            text.contains("a.yaml:2:1: error") && text.contains("b.yaml: error: the file is not UTF-8 text"),
+            "{text}"
+        );
+        assert!(text.ends_with("2 files, 2 errors\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let device = ("/dev/zero".to_owned(), directory::read_file("/dev/zero".as_ref()));
+        let verdict = weigh(&[device]);
+        assert!(!verdict.valid);
+        assert!(table(&verdict).contains("this is no regular file"));
     }
 }

@@ -1,14 +1,15 @@
 //! `weft demo`: the whole mesh on one machine, in one command.
 //!
 //! - [`topology`]: what is started and which edges must have traffic. [`site`]: the folder and the command lines.
-//! - [`processes`], [`control_plane`], [`replica`]: starting, watching, restarting, ending.
+//! - [`mesh`], [`processes`], [`control_plane`], [`replica`]: starting, watching, restarting, ending.
 //! - [`metrics`], [`traffic`]: from `/metrics` to numbers per edge. [`scrape`]: asking for them.
-//! - [`table`], [`report`]: numbers to text and to JSON.
+//! - [`screen`], [`table`], [`report`]: numbers to text and to JSON.
 //!
 //! One runtime on the main thread, which starts every process (see [`crate::leash`]). Nothing here is part of the
 //! mesh: the demo only starts processes and reads their status pages, as a person could.
 
 mod control_plane;
+mod mesh;
 mod metrics;
 mod processes;
 mod replica;
@@ -20,7 +21,6 @@ mod table;
 mod topology;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,18 +28,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use weft_ops::signal::Signals;
 
-use self::control_plane::ControlPlane;
-use self::replica::{Shared, State};
+use self::mesh::Mesh;
 use self::report::Report;
 use self::screen::Screen;
 use self::site::Site;
-use self::topology::Replica;
 use crate::output::{self, Format};
 use crate::token::parse_duration;
 
@@ -48,9 +43,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long the shop may take to come up when the demo ends by itself.
 const START_LIMIT: Duration = Duration::from_mins(1);
-
-/// How long the load generator's last requests may take.
-const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Exit code after a second Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
@@ -103,7 +95,7 @@ impl Demo {
             () = signals.next() => {}
         }
         let report = tokio::select! {
-            report = mesh.end(&mut screen) => report,
+            report = finish(mesh, &mut screen) => report,
             // The children end with this process, at once.
             () = signals.next() => std::process::exit(INTERRUPTED),
         };
@@ -119,77 +111,13 @@ impl Demo {
     }
 }
 
-/// Everything that was started.
-#[derive(Debug)]
-struct Mesh {
-    shared: Arc<Shared>,
-    control_plane: watch::Receiver<control_plane::State>,
-    /// All replicas, the load generator last.
-    replicas: Vec<Replica>,
-    raised: JoinSet<()>,
-    /// Ends the control plane, after everything that is connected to it.
-    last: CancellationToken,
-    kept: JoinSet<()>,
-}
-
-impl Mesh {
-    async fn start(site: Arc<Site>, rate: u32) -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::start(&site, None).await.with_context(|| {
-            let log = site.log("control-plane");
-            format!("the control plane is not up; {} may say why", log.display())
-        })?;
-        let mut replicas = topology::replicas();
-        replicas.push(topology::load());
-        for replica in &replicas {
-            site.make_token(replica.service())?;
-        }
-        let starting = replicas
-            .iter()
-            .map(|replica| (replica.name.clone(), State::Starting));
-        let shared = Arc::new(Shared {
-            board: watch::Sender::new(starting.collect()),
-            control_plane: control_plane.ports.xds,
-            site: Arc::clone(&site),
-            rate,
-            quiet: CancellationToken::new(),
-            silent: CancellationToken::new(),
-            stop: CancellationToken::new(),
-        });
-        let (states, state) = watch::channel(control_plane.state());
-        let last = CancellationToken::new();
-        let mut kept = JoinSet::new();
-        kept.spawn(control_plane::keep(control_plane, site, states, last.clone()));
-        let mut raised = JoinSet::new();
-        raised.spawn(raise(replicas.clone(), Arc::clone(&shared)));
-        Ok(Self {
-            shared,
-            control_plane: state,
-            replicas,
-            raised,
-            last,
-            kept,
-        })
-    }
-
-    /// Ends the load, counts for the last time, ends everything.
-    async fn end(mut self, screen: &mut Screen) -> Report {
-        self.shared.quiet.cancel();
-        if self.load_runs() {
-            let _ = timeout(SILENCE_LIMIT, self.shared.silent.cancelled()).await;
-        }
-        screen.refresh(&self).await;
-        let report = Report::new(screen.totals(), &self.replicas);
-        self.shared.stop.cancel();
-        while self.raised.join_next().await.is_some() {}
-        self.last.cancel();
-        while self.kept.join_next().await.is_some() {}
-        report
-    }
-
-    fn load_runs(&self) -> bool {
-        let load = self.replicas.last().map(|load| load.name.as_str());
-        load.is_some_and(|name| is_running(&self.shared.board.borrow(), name))
-    }
+/// Ends the load, counts for the last time, ends everything.
+async fn finish(mesh: Mesh, screen: &mut Screen) -> Report {
+    mesh.quieten().await;
+    screen.refresh(&mesh).await;
+    let report = Report::new(screen.totals(), &mesh.replicas);
+    mesh.end().await;
+    report
 }
 
 /// Shows until `time` is over, counted from the first load.
@@ -213,27 +141,4 @@ async fn watch(mesh: &Mesh, screen: &mut Screen, time: Option<Duration>) {
             return;
         }
     }
-}
-
-/// Starts the broker, then the services, then the load, and keeps them up.
-async fn raise(replicas: Vec<Replica>, shared: Arc<Shared>) {
-    let mut kept = JoinSet::new();
-    let broker = replicas.iter().take(1);
-    let load = replicas.iter().skip(replicas.len() - 1);
-    let services = replicas.iter().skip(1).take(replicas.len() - 2);
-    let mut board = shared.board.subscribe();
-    for group in [broker.collect::<Vec<_>>(), services.collect(), load.collect()] {
-        for replica in &group {
-            kept.spawn(replica::keep((*replica).clone(), Arc::clone(&shared)));
-        }
-        let up = board.wait_for(|board| group.iter().all(|replica| is_running(board, &replica.name)));
-        if shared.stop.run_until_cancelled(up).await.is_none() {
-            break;
-        }
-    }
-    while kept.join_next().await.is_some() {}
-}
-
-fn is_running(board: &BTreeMap<String, State>, name: &str) -> bool {
-    matches!(board.get(name), Some(State::Running(_)))
 }

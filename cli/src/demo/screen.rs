@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Mesh;
 use super::control_plane;
+use super::mesh::Mesh;
 use super::report::{Report, with_expected};
 use super::scrape::Scraper;
 use super::site::Site;
