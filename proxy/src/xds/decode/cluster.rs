@@ -1,4 +1,4 @@
-//! `Cluster` -> [`Cluster`](weft_proxy_core::resource::Cluster).
+//! `Cluster` of Envoy -> [`Cluster`] of the core.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `Listener` -> [`Listener`](weft_proxy_core::resource::Listener).
+//! `Listener` of Envoy -> [`Listener`] of the core.
 
 use std::collections::BTreeMap;
 
