@@ -364,11 +364,12 @@ impl Forwarding<'_> {
                     );
                 }
                 Action::Done(outcome) => {
-                    // Only a client that broke off its own request gets here; nobody reads this.
+                    // Who broke off its own request reads nothing; who broke the framing of its body does.
+                    let grpc = finish.grpc();
                     finish.tell(&outcome);
-                    let mut response = Response::new(Relayed::untold(Body::Empty));
-                    *response.status_mut() = Reason::RequestIncomplete.status();
-                    return response;
+                    let detail = Some("the body broke off or breaks its framing");
+                    let response = Reason::BadRequest.response(grpc, detail);
+                    return response.map(|text| Relayed::untold(Body::from(text)));
                 }
             };
         }

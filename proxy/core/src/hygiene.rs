@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::authority::{self, Authority, AuthorityError};
 use crate::outcome::Reason;
+use crate::trace::TRACEPARENT;
 
 /// Most header fields of one head, cookie crumbs included.
 pub const MAX_FIELDS: usize = 100;
@@ -36,6 +37,10 @@ pub const HEADER_CASE: HeaderName = HeaderName::from_static("x-weft-header-case"
 
 /// On a response between sidecars: no application saw the request, it may be sent again.
 pub const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unprocessed");
+
+/// Between sidecars, on an answer of a sidecar's own: the application's connection ended before its response head. The
+/// peer treats it as its own connection to that application lost.
+pub const LOST: HeaderName = HeaderName::from_static("x-weft-lost");
 
 /// The SPIFFE id of who asks, from the proxy to its application.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("x-weft-client-id");
@@ -262,6 +267,8 @@ pub struct Private {
     pub header_case: Option<HeaderValue>,
     /// [`UNPROCESSED`].
     pub unprocessed: bool,
+    /// [`LOST`].
+    pub lost: bool,
 }
 
 /// Reads the private fields of a message of a mesh peer and takes them away. Never ask it of an application's message.
@@ -273,13 +280,14 @@ pub fn take_private(headers: &mut HeaderMap) -> Private {
         attempt: attempt.unwrap_or(1).max(1),
         header_case: headers.remove(HEADER_CASE),
         unprocessed: headers.contains_key(UNPROCESSED),
+        lost: headers.contains_key(LOST),
     };
     strip_private(headers);
     private
 }
 
 fn check_size(uri: Option<&Uri>, headers: &HeaderMap) -> Result<(), Violation> {
-    if headers.len() > MAX_FIELDS {
+    if !within_max_fields(headers) {
         return Err(Violation::ManyFields);
     }
     let target = uri.map_or(0, |uri| {
@@ -290,6 +298,13 @@ fn check_size(uri: Option<&Uri>, headers: &HeaderMap) -> Result<(), Violation> {
     } else {
         Ok(())
     }
+}
+
+/// Whether a head has no more than [`MAX_FIELDS`] fields, beside those that sidecars add between each other: what one
+/// hop takes, the next must not refuse.
+pub fn within_max_fields(headers: &HeaderMap) -> bool {
+    let added = |name: &HeaderName| *name == TRACEPARENT || is_private(name);
+    headers.len() <= MAX_FIELDS || headers.iter().filter(|(name, _)| !added(name)).count() <= MAX_FIELDS
 }
 
 fn fields_len(headers: &HeaderMap) -> usize {

@@ -18,10 +18,11 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use thiserror::Error;
 use tokio::task::{AbortHandle, spawn_local};
+use weft_proxy_core::hygiene::within_max_fields;
 
 use super::flush::deferred;
 use super::guard::{Budget, Guarded};
-use super::{Body, BodyError, MAX_FIELDS, MAX_HEAD, UploadBody};
+use super::{Body, BodyError, MAX_HEAD, UploadBody};
 use crate::drain::{Busy, Signal, Tracked};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
@@ -154,7 +155,7 @@ fn accept<H, F, B>(
         size,
         heads: Rc::clone(heads),
     };
-    if request.headers().len() > MAX_FIELDS {
+    if !within_max_fields(request.headers()) {
         let refused = weft_proxy_core::outcome::Reason::HeadersTooLarge;
         metrics::count_own_answer(refused, tracked.direction());
         let grpc = weft_proxy_core::outcome::is_grpc(request.headers());

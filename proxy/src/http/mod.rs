@@ -17,5 +17,3 @@ pub use upload::{Upload, UploadBody};
 
 /// Decoded head of a message at most, in bytes, on every version alike.
 pub const MAX_HEAD: u32 = 64 * 1024;
-/// Header fields of a message at most, on every version alike.
-pub const MAX_FIELDS: usize = 100;

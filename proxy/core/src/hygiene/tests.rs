@@ -234,6 +234,10 @@ fn limits_hold_at_their_edges() {
     let check = |headers: &HeaderMap| check_request(Version::HTTP_2, &Method::GET, &uri, headers).map(drop);
     assert_eq!(check(&many(MAX_FIELDS)), Ok(()));
     assert_eq!(check(&many(MAX_FIELDS + 1)), Err(Violation::ManyFields));
+    let mut relayed = many(MAX_FIELDS);
+    relayed.insert("traceparent", HeaderValue::from_static("00"));
+    relayed.insert(ATTEMPT, HeaderValue::from_static("1"));
+    assert!(check(&relayed).is_ok(), "what one sidecar takes, the next does, too");
     let crumbs = std::iter::repeat_n((COOKIE, HeaderValue::from_static("a=b")), MAX_FIELDS + 1).collect();
     assert_eq!(check(&crumbs), Err(Violation::ManyFields));
     let long = |len: usize| {
@@ -353,9 +357,10 @@ fn private_fields_of_a_peer_are_read_once() {
         ("x-weft-attempt", "3"),
         ("x-weft-header-case", "Host"),
         ("x-weft-unprocessed", "1"),
+        ("x-weft-lost", "1"),
     ]);
     let private = take_private(&mut fields);
-    assert_eq!((private.attempt, private.unprocessed), (3, true));
+    assert_eq!((private.attempt, private.unprocessed, private.lost), (3, true, true));
     assert_eq!(private.header_case, Some(HeaderValue::from_static("Host")));
     assert!(fields.is_empty());
     assert_eq!(take_private(&mut headers(&[("x-weft-attempt", "-1")])).attempt, 1);
