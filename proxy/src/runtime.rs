@@ -11,9 +11,9 @@ use std::thread;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::telemetry::access_log::AccessLog;
 use crate::serve;
 pub use crate::serve::{Phase, ReportRequest, WorkerContext, WorkerListeners};
+use crate::telemetry::access_log::AccessLog;
 
 /// Most data workers where the settings say nothing.
 const MAX_DEFAULT_WORKERS: usize = 4;
