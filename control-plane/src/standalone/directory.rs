@@ -51,7 +51,7 @@ pub fn read(dir: &Path) -> io::Result<Directory> {
     let mut directory = Directory::new();
     for (number, name) in names(dir)?.into_iter().enumerate() {
         let content = if number < MAX_FILES {
-            read_file(&dir.join(&*name), left)
+            read_part(&dir.join(&*name), left)
         } else {
             Err(format!("the directory has more than {MAX_FILES} files"))
         };
@@ -83,8 +83,13 @@ fn names(dir: &Path) -> io::Result<Vec<Arc<str>>> {
     Ok(names)
 }
 
+/// Reads one file, within the limits of a directory that has no other.
+pub fn read_file(path: &Path) -> Content {
+    read_part(path, MAX_DIRECTORY_BYTES)
+}
+
 /// An empty reason: the file is gone.
-fn read_file(path: &Path, left: usize) -> Content {
+fn read_part(path: &Path, left: usize) -> Content {
     let reason = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound if fs::symlink_metadata(path).is_err() => String::new(),
         _ => format!("the file can't be read: {error}"),

@@ -201,23 +201,25 @@ fn report(name: &Arc<str>, content: &Content) -> Report {
             findings: Vec::new(),
         },
         Ok(text) => check_str(name, text),
-        Err(reason) => {
-            let finding = Finding {
-                file: Arc::clone(name),
-                position: None,
-                severity: Severity::Error,
-                object: None,
-                field: String::new(),
-                reason: reason.clone(),
-                remedy: "make it readable, or move it out of the directory".to_owned(),
-            };
-            Report {
-                objects: Vec::new(),
-                refused: Vec::new(),
-                complete: false,
-                findings: vec![finding],
-            }
-        }
+        Err(reason) => Report {
+            objects: Vec::new(),
+            refused: Vec::new(),
+            complete: false,
+            findings: vec![unreadable(name, reason)],
+        },
+    }
+}
+
+/// What is said about a file that [`super::directory`] can't read.
+pub fn unreadable(name: &str, reason: &str) -> Finding {
+    Finding {
+        file: name.into(),
+        position: None,
+        severity: Severity::Error,
+        object: None,
+        field: String::new(),
+        reason: reason.to_owned(),
+        remedy: "make it readable, or move it out of the directory".to_owned(),
     }
 }
 
