@@ -139,7 +139,7 @@ async fn leaves_of_a_minute_are_renewed_for_three() {
     for _ in 0..180 {
         let_pass(Duration::from_secs(1)).await;
         for (sidecar, seen) in [&shop.client, &shop.users[0].1].into_iter().zip(&mut serials) {
-            let serial = sidecar.page("/config").await["certificate"]["serial"].clone();
+            let serial = sidecar.page("/config").await["identity"]["serial"].clone();
             if seen.last() != Some(&serial) {
                 seen.push(serial);
             }

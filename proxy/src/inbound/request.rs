@@ -7,7 +7,7 @@ use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use weft_proxy_core::hygiene::{
-    BodyLength, CLIENT_ID, RequestFacts, UNPROCESSED, check_request, check_response, strip_hop_by_hop,
+    BodyLength, CLIENT_ID, LOST, RequestFacts, UNPROCESSED, check_request, check_response, strip_hop_by_hop,
     strip_private,
 };
 use weft_proxy_core::outcome::{Reason, is_grpc};
@@ -100,7 +100,7 @@ fn speak(declared: Protocol, grpc: bool) -> Speak {
     }
 }
 
-/// An answer of our own; a mesh peer is told when the application saw nothing of the request.
+/// An answer of our own; a mesh peer is told when the application saw nothing of the request, or was lost over it.
 fn refuse(
     site: &Site,
     reason: Reason,
@@ -109,10 +109,12 @@ fn refuse(
     finish: Finish,
 ) -> Response<Relayed> {
     let mut response = answer(reason, detail, method, finish, None);
-    if site.identity.is_some() && reason.facts().unprocessed {
-        response
-            .headers_mut()
-            .insert(UNPROCESSED, HeaderValue::from_static("1"));
+    let told = match reason {
+        Reason::UpstreamReset => Some(LOST),
+        _ => reason.facts().unprocessed.then_some(UNPROCESSED),
+    };
+    if let Some(told) = told.filter(|_| site.identity.is_some()) {
+        response.headers_mut().insert(told, HeaderValue::from_static("1"));
     }
     response
 }

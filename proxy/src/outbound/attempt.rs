@@ -130,7 +130,11 @@ impl Forwarding<'_> {
         let length = check_response(response.version(), response.status(), response.headers(), upgrade)
             .map_err(of_violation)?;
         let unprocessed = if meshed {
-            take_private(response.headers_mut()).unprocessed
+            let private = take_private(response.headers_mut());
+            if private.lost {
+                return Err(Failure::Reset);
+            }
+            private.unprocessed
         } else {
             strip_private(response.headers_mut());
             false
