@@ -15,6 +15,8 @@ pub mod kind {
     pub const RST_STREAM: u8 = 3;
     /// Settings.
     pub const SETTINGS: u8 = 4;
+    /// A response to a request that nobody made.
+    pub const PUSH_PROMISE: u8 = 5;
     /// Are you there?
     pub const PING: u8 = 6;
     /// The end of a connection.
