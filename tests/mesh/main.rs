@@ -6,6 +6,7 @@ mod hostile;
 mod identity;
 mod kills;
 mod manifests;
+mod neighbours;
 mod refused;
 mod resend;
 mod rights;
