@@ -70,9 +70,22 @@ fn main() -> ExitCode {
         Command::Shop(told) => shop::run(told).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", in_words(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes, without those that it tells of itself.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -82,5 +95,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Weft::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("refused").context("cannot connect: refused");
+        let error = error.context("no certificate");
+        assert_eq!(in_words(&error), "no certificate: cannot connect: refused");
     }
 }

@@ -1,18 +1,21 @@
 //! `weft token`: tokens by which workloads of standalone mode say who they are.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use weft_identity::files::create_private_directory;
 use weft_identity::token::{AUDIENCE, Claims, SigningKey};
 
 use crate::output::Format;
 
 /// The signing key in the control plane's state folder.
 const KEY_FILE: &str = "token-key.pem";
+
+/// Longest name of a Service (RFC 1123).
+const MAX_SERVICE_BYTES: usize = 63;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
@@ -32,7 +35,7 @@ pub(crate) struct Create {
     #[arg(long)]
     service_account: String,
     /// A Service of its namespace that the workload may register itself for; repeatable.
-    #[arg(long = "service", value_name = "NAME")]
+    #[arg(long = "service", value_name = "NAME", value_parser = parse_service)]
     services: Vec<String>,
     /// How long the token holds.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
@@ -88,7 +91,7 @@ pub(crate) fn make(
     };
     // Names that make no identity are refused here rather than by the control plane.
     claims.id(&"any.invalid".parse()?)?;
-    fs::create_dir_all(state_dir).with_context(|| format!("{} can't be made", state_dir.display()))?;
+    create_private_directory(state_dir)?;
     let key = SigningKey::load_or_create(&state_dir.join(KEY_FILE))?;
     Ok(Made {
         token: key.sign(&claims)?,
@@ -96,6 +99,21 @@ pub(crate) fn make(
         services: claims.services,
         expires_at: expires_at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
     })
+}
+
+/// The name of a Service.
+fn parse_service(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let dash = |b: Option<&u8>| b == Some(&b'-');
+    let bytes = text.as_bytes();
+    let label = (1..=MAX_SERVICE_BYTES).contains(&bytes.len()) && bytes.iter().copied().all(allowed);
+    if label && !dash(bytes.first()) && !dash(bytes.last()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "a Service's name is a DNS label of a-z, 0-9 and `-`, at most {MAX_SERVICE_BYTES} bytes"
+        ))
+    }
 }
 
 /// A time as in `20s`, `5m`, `24h`, `1h30m`, `500ms`.
@@ -133,6 +151,10 @@ fn wrong(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use weft_identity::files::PRIVATE_DIRECTORY_MODE;
+
     use super::*;
 
     #[test]
@@ -151,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn names_of_services() {
+        let longest = "a".repeat(MAX_SERVICE_BYTES);
+        for name in ["user", "product-v1", "2", &longest] {
+            assert_eq!(parse_service(name).unwrap(), name);
+        }
+        for name in ["", "User", "bad name", "-a", "a-", "a.b", &format!("{longest}a")] {
+            parse_service(name).unwrap_err();
+        }
+    }
+
+    #[test]
     fn a_token_says_who_and_what() {
         let dir = tempfile::tempdir().unwrap();
         let hour = Duration::from_hours(1);
@@ -165,6 +198,11 @@ mod tests {
         let key = SigningKey::load(&dir.path().join("state").join(KEY_FILE))
             .unwrap()
             .unwrap();
+        let mode = std::fs::metadata(dir.path().join("state"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, PRIVATE_DIRECTORY_MODE);
         let claims = key
             .verifying_key()
             .verify(&made.token, SystemTime::now())
