@@ -94,7 +94,7 @@ pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: N
     let destination = match found {
         Lookup::Known(destination) => destination,
         Lookup::Absent if client.worker.local.config.egress_allowed => {
-            return egress::pass(stream, &name, &tracked).await;
+            return egress::pass(&client.worker, stream, &name, &tracked).await;
         }
         Lookup::Absent | Lookup::Pending => {
             tracing::info!(%name, "a connection to an unknown destination was refused");
@@ -125,7 +125,7 @@ async fn first_bytes(stream: Stream, tracked: &Tracked) -> Option<(Detected, Str
 async fn requests(client: Client, stream: Stream, detected: Detected, tracked: Tracked) {
     let worker = Rc::clone(&client.worker);
     if detected == Detected::Http2 {
-        let handle = |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
+        let handle = move |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
         return h2::serve(
             stream,
             Limits::APPLICATION,
@@ -166,7 +166,7 @@ async fn request(
     };
     note(&mut finish, &client, &request, &facts);
     if method == Method::CONNECT {
-        return upgrade::connect(&client, &facts, finish, slot).await;
+        return Box::pin(upgrade::connect(&client, &facts, finish, slot)).await;
     }
     let name = match (&client.aim, &facts.authority) {
         (Aim::Fixed(name), _) => Name::clone(name),
@@ -176,7 +176,8 @@ async fn request(
     match worker.destination(&name).await {
         Lookup::Known(destination) => routed(&client, request, facts, finish, &destination, slot).await,
         Lookup::Absent if worker.local.config.egress_allowed => {
-            egress::request(worker, request, &facts, &name, finish).await
+            let fixed = matches!(client.aim, Aim::Fixed(_));
+            Box::pin(egress::request(worker, request, &facts, &name, fixed, finish)).await
         }
         Lookup::Absent => answer(Reason::DestinationUnknown, Some(&name), &method, finish, None),
         Lookup::Pending => answer(Reason::ConfigPending, Some(&name), &method, finish, None),

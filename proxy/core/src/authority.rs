@@ -244,11 +244,17 @@ pub fn is_forbidden(address: SocketAddr, own: &[SocketAddr]) -> bool {
         IpAddr::V4(ip) => ip.is_loopback() || ip.octets()[0] == 0 || ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local(),
     };
-    let is_own = |listener: &SocketAddr| {
-        listener.port() == address.port()
-            && (listener.ip().is_unspecified() || listener.ip().to_canonical() == ip)
-    };
-    special || ip.is_multicast() || own.iter().any(is_own)
+    special || ip.is_multicast() || is_own(address, own)
+}
+
+/// Whether dialling `address` ends at one of this proxy's `own` listeners: what is passed there would come back for ever.
+pub fn is_own(address: SocketAddr, own: &[SocketAddr]) -> bool {
+    let ip = embedded_v4(address.ip()).unwrap_or(address.ip());
+    own.iter().any(|listener| {
+        let same =
+            listener.ip().is_unspecified() || ip.is_unspecified() || listener.ip().to_canonical() == ip;
+        listener.port() == address.port() && same
+    })
 }
 
 /// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64 (RFC 6052) or 6to4.
@@ -272,6 +278,23 @@ mod tests {
 
     fn parse(text: &str) -> Result<Authority, AuthorityError> {
         text.parse()
+    }
+
+    #[test]
+    fn an_own_listener_is_recognised_however_it_is_dialled() {
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let own = [address("127.0.0.1:15001"), address("0.0.0.0:15020")];
+        for (dialled, expected) in [
+            ("127.0.0.1:15001", true),
+            ("[::ffff:127.0.0.1]:15001", true),
+            ("0.0.0.0:15001", true),
+            ("[::]:15001", true),
+            ("10.0.0.1:15020", true),
+            ("10.0.0.1:15001", false),
+            ("127.0.0.1:80", false),
+        ] {
+            assert_eq!(is_own(address(dialled), &own), expected, "{dialled}");
+        }
     }
 
     #[test]

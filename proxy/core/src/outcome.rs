@@ -105,9 +105,9 @@ reasons! {
     /// The head or the body did not come in time.
     RequestIncomplete = REQUEST_TIMEOUT 4 "request_incomplete" "RI" Downstream false "http_request_error"
         "the request did not arrive completely in time";
-    /// CONNECT to an address that a tunnel must not reach.
+    /// CONNECT to an address that a tunnel must not reach, or a request to this proxy itself.
     ConnectForbidden = FORBIDDEN 7 "connect_forbidden" "CF" Downstream true "destination_ip_prohibited"
-        "tunnels to loopback, link-local and administrative addresses are forbidden";
+        "loopback, link-local and administrative addresses are no destinations of this proxy";
     /// Plaintext where the policy is Strict.
     IdentityRequired = FORBIDDEN 7 "identity_required" "IR" Downstream true "http_request_denied"
         "this port takes mesh mTLS only (MeshTLSPolicy Strict)";

@@ -9,6 +9,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Version};
 use metrics::counter;
+use weft_proxy_core::authority::{is_forbidden, is_own};
 use weft_proxy_core::hygiene::{RequestFacts, check_response, strip_hop_by_hop, strip_private};
 use weft_proxy_core::outcome::Reason;
 use weft_proxy_core::resource::{Endpoint, Name};
@@ -27,9 +28,22 @@ fn bounds() -> Bounds {
     Bounds::local(CONNECT_TIMEOUT)
 }
 
-/// The first address of `name`, which always has a port.
-async fn resolve(name: &str) -> Option<SocketAddr> {
-    tokio::net::lookup_host(name).await.ok()?.next()
+/// The first address of `name`, which always has a port. Never one of this proxy's own: that would go round for ever.
+async fn resolve(worker: &Worker, name: &str) -> Result<SocketAddr, Reason> {
+    let found = tokio::net::lookup_host(name).await;
+    let address = found.ok().and_then(|mut addresses| addresses.next()).ok_or(Reason::ConnectFailed)?;
+    if is_own(address, &worker.local.config.own_addresses) {
+        return Err(Reason::ConnectForbidden);
+    }
+    Ok(address)
+}
+
+/// Where a connection goes. A host name that a tunnel was asked for must not lead where its address must not.
+async fn resolve_tunnel(worker: &Worker, name: &str) -> Option<SocketAddr> {
+    let address = resolve(worker, name).await.ok()?;
+    let named = name.parse::<SocketAddr>().is_err();
+    let forbidden = named && is_forbidden(address, &worker.local.config.own_addresses);
+    (!forbidden).then_some(address)
 }
 
 fn outside(address: SocketAddr) -> Arc<Endpoint> {
@@ -44,10 +58,10 @@ fn outside(address: SocketAddr) -> Arc<Endpoint> {
 }
 
 /// Passes a connection.
-pub(super) async fn pass(stream: Stream, name: &Name, tracked: &Tracked) {
+pub(super) async fn pass(worker: &Worker, stream: Stream, name: &Name, tracked: &Tracked) {
     let _busy = tracked.begin();
     let connected = async {
-        let address = resolve(name).await?;
+        let address = resolve_tunnel(worker, name).await?;
         tokio::time::timeout(CONNECT_TIMEOUT, socket::connect(address))
             .await
             .ok()?
@@ -63,18 +77,22 @@ pub(super) async fn pass(stream: Stream, name: &Name, tracked: &Tracked) {
     }
 }
 
-/// Passes a request.
+/// Passes a request: to where it asks to go itself, as written, unless its connection is `fixed` to `name`.
 pub(super) async fn request(
     worker: &Rc<Worker>,
     request: Request<Body>,
     facts: &RequestFacts,
     name: &Name,
+    fixed: bool,
     mut finish: Finish,
 ) -> Response<Relayed> {
     counter!("weft_egress_requests_total").increment(1);
     let method = request.method().clone();
-    let Some(address) = resolve(name).await else {
-        return answer(Reason::DestinationUnknown, Some(name), &method, finish, None);
+    let asked = facts.authority.as_ref().filter(|_| !fixed);
+    let asked = asked.map(|authority| format!("{}:{}", authority.host, authority.port_or(facts.default_port)));
+    let address = match resolve(worker, asked.as_deref().unwrap_or(name)).await {
+        Ok(address) => address,
+        Err(reason) => return answer(reason, asked.as_deref(), &method, finish, None),
     };
     finish.note(|noted| noted.endpoint = Some(address));
     let (speak, sent) = prepare(request, facts);

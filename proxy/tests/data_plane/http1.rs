@@ -292,10 +292,18 @@ fn who_breaks_the_framing_of_its_body_is_told_so() {
         let (app, journal) = echo().await;
         let pair = Pair::new(app);
         let head = "POST / HTTP/1.1\r\nHost: user\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let answer = pair.connect().await.send(&format!("{head}zz\r\nabc\r\n0\r\n\r\n")).await.unwrap();
+        let answer = pair
+            .connect()
+            .await
+            .send(&format!("{head}zz\r\nabc\r\n0\r\n\r\n"))
+            .await
+            .unwrap();
         assert_eq!(answer.status, 400);
         let reason = answer.field("proxy-status").unwrap();
-        assert!(reason.contains("http_request_error") && reason.contains("framing"), "{reason}");
+        assert!(
+            reason.contains("http_request_error") && reason.contains("framing"),
+            "{reason}"
+        );
         assert!(journal.borrow().is_empty());
     });
 }
@@ -305,11 +313,18 @@ fn as_many_fields_as_one_sidecar_takes_pass_the_next() {
     run(async {
         let (app, journal) = echo().await;
         let pair = Pair::new(app);
-        let fields: String = (1..100).map(|number| format!("x-{number}: v\r\n")).collect();
-        let head = format!("GET / HTTP/1.1\r\nHost: user\r\n{fields}");
+        let mut head = "GET / HTTP/1.1\r\nHost: user\r\n".to_owned();
+        for number in 1..100 {
+            head.push_str(&format!("x-{number}: v\r\n"));
+        }
         let answer = pair.connect().await.send(&format!("{head}\r\n")).await.unwrap();
         assert_eq!(answer.status, 200);
-        let answer = pair.connect().await.send(&format!("{head}x-100: v\r\n\r\n")).await.unwrap();
+        let answer = pair
+            .connect()
+            .await
+            .send(&format!("{head}x-100: v\r\n\r\n"))
+            .await
+            .unwrap();
         assert_eq!(answer.status, 431);
         assert_eq!(journal.borrow().len(), 1);
     });

@@ -6,6 +6,7 @@ mod apps;
 mod mesh;
 
 mod answers;
+mod egress;
 mod http1;
 mod http2;
 mod identity;

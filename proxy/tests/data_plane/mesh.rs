@@ -132,7 +132,7 @@ impl Proxy {
             .copied()
             .chain(inbound.iter().map(String::as_str))
             .chain(flags.iter().copied());
-        let config = Arc::new(Config::new(&Command::parse_from(args).run, 1).unwrap());
+        let mut config = Config::new(&Command::parse_from(args).run, 1).unwrap();
         let listen = |address| socket::listen(address, 1).unwrap().remove(0);
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = WorkerListeners {
@@ -147,6 +147,7 @@ impl Proxy {
                 .collect()
         };
         let outbound = listeners.outbound.as_ref().unwrap().local_addr().unwrap();
+        config.own_addresses = vec![outbound];
         let (binds, inbound) = (addresses(&listeners.binds), addresses(&listeners.inbound));
         let (published, names) = Published::new();
         if let Some(identity) = identity {
@@ -155,7 +156,7 @@ impl Proxy {
         let (phase, phases) = watch::channel(Phase::Serving);
         let context = WorkerContext {
             index: 0,
-            config,
+            config: Arc::new(config),
             published: Arc::clone(&published),
             phase: phases,
             reports: mpsc::channel(1).1,
@@ -205,6 +206,15 @@ impl Proxy {
 
     /// Applies resources and publishes what follows; every listener ever given is a root.
     pub fn configure(&self, resources: Vec<Resource>) {
+        self.apply(resources, "absent.shop.svc.cluster.local:80");
+    }
+
+    /// Makes it known that `name` is no part of the mesh.
+    pub fn know_absent(&self, name: &str) {
+        self.apply(Vec::new(), name);
+    }
+
+    fn apply(&self, resources: Vec<Resource>, absent: &str) {
         let mut store = self.store.borrow_mut();
         let before = self.published.load();
         let mut roots: BTreeSet<(Kind, Name)> = before
@@ -214,14 +224,14 @@ impl Proxy {
             .map(|name| (Kind::Listener, Name::clone(name)))
             .collect();
         roots.insert((Kind::Listener, "inbound/shop/test".into()));
-        roots.insert((Kind::Listener, "absent.shop.svc.cluster.local:80".into()));
+        roots.insert((Kind::Listener, absent.into()));
         for resource in &resources {
             if resource.kind() == Kind::Listener {
                 roots.insert((Kind::Listener, Name::clone(resource.name())));
             }
         }
         store.set_roots(roots);
-        let absent = vec![(Kind::Listener, "absent.shop.svc.cluster.local:80".into())];
+        let absent = vec![(Kind::Listener, absent.into())];
         let refused = store.apply(resources, absent);
         assert!(refused.is_empty(), "{refused:?}");
         let next: Snapshot = store.link(&before.snapshot);
