@@ -50,18 +50,32 @@ impl Replica {
             flag("delay-ms", DELAY_MS.to_string()),
         ];
         let program = Path::new(env!("CARGO_BIN_EXE_weft-test-app"));
-        let mut app = Process::start_program(program, mesh.path(), &format!("{name}-app"), arguments.as_flattened())
-            .expect("the application can be started");
+        let mut app = Process::start_program(
+            program,
+            mesh.path(),
+            &format!("{name}-app"),
+            arguments.as_flattened(),
+        )
+        .expect("the application can be started");
         let listening: Value = app.says("listening").await;
-        let address: SocketAddr = listening["http"].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        let sidecar = mesh.sidecar(&Spec::new("shop", "user", workload).serves("user:80", address)).await;
+        let address: SocketAddr = listening["http"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("an address");
+        let sidecar = mesh
+            .sidecar(&Spec::new("shop", "user", workload).serves("user:80", address))
+            .await;
         Self { name, app, sidecar }
     }
 
     /// Both at once; which of them dies first is the kernel's choice, and the test has it both ways.
     async fn kill(mut self, application_first: bool) {
         let both = [&self.app, &self.sidecar.process];
-        for process in if application_first { both } else { [both[1], both[0]] } {
+        for process in if application_first {
+            both
+        } else {
+            [both[1], both[0]]
+        } {
             process.signal(libc::SIGKILL);
         }
         self.app.ended().await;
@@ -80,7 +94,9 @@ fn journal(mesh: &Mesh) -> Vec<(String, String, String)> {
         let mut parts = line.split(' ').map(str::to_owned);
         Some((parts.next()?, parts.next()?, parts.next()?))
     };
-    text.lines().map(|line| entry(line).unwrap_or_else(|| panic!("half a line: {line:?}"))).collect()
+    text.lines()
+        .map(|line| entry(line).unwrap_or_else(|| panic!("half a line: {line:?}")))
+        .collect()
 }
 
 /// Waits until the replica takes its share of the load.
@@ -88,7 +104,11 @@ async fn executes(mesh: &Mesh, replica: &str) {
     let started = Instant::now();
     let executed = || journal(mesh).iter().filter(|(by, ..)| by == replica).count();
     while executed() < EXECUTED_BEFORE_KILL {
-        assert!(started.elapsed() < PATIENCE, "{replica} executed {} requests in {PATIENCE:?}", executed());
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{replica} executed {} requests in {PATIENCE:?}",
+            executed()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -113,13 +133,23 @@ struct Sent {
 
 /// The next request of a client: every method in turn, bodies up to the largest that is replayed.
 fn next(client: usize, number: usize) -> (Method, String, Request<Full<Bytes>>) {
-    let method = [Method::GET, Method::POST, Method::PUT, Method::HEAD, Method::DELETE][number % 5].clone();
+    let method = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::HEAD,
+        Method::DELETE,
+    ][number % 5]
+        .clone();
     let id = format!("{client}-{number}");
     let bytes = match method {
         Method::GET | Method::HEAD => 0,
         _ => [0, 1000, BODY_MAX][number % 3],
     };
-    let request = Request::builder().method(method.clone()).uri(format!("http://user/{id}")).header("host", "user");
+    let request = Request::builder()
+        .method(method.clone())
+        .uri(format!("http://user/{id}"))
+        .header("host", "user");
     let body = Full::new(Bytes::from(vec![b'x'; bytes]));
     (method, id, request.body(body).expect("a valid request"))
 }
@@ -130,7 +160,10 @@ async fn read<E: std::fmt::Display>(response: Result<http::Response<hyper::body:
         Err(error) => return Ended::Broken(error.to_string()),
     };
     let (head, body) = response.into_parts();
-    let said = head.headers.get("proxy-status").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let said = head
+        .headers
+        .get("proxy-status")
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match body.collect().await {
         Ok(_) => Ended::Answered(head.status, said),
         Err(_) => Ended::Truncated(head.status),
@@ -143,7 +176,9 @@ async fn one_after_another(proxy: SocketAddr, client: usize, stop: watch::Receiv
     while !*stop.borrow() {
         if sender.as_ref().is_none_or(http1::SendRequest::is_closed) {
             let stream = TcpStream::connect(proxy).await.expect("the sidecar listens");
-            let (made, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a new connection");
+            let (made, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .expect("a new connection");
             tokio::spawn(connection);
             sender = Some(made);
         }
@@ -179,8 +214,9 @@ async fn multiplexed(
 
 async fn load(proxy: SocketAddr, stop: &watch::Receiver<bool>) -> JoinSet<Vec<Sent>> {
     let stream = TcpStream::connect(proxy).await.expect("the sidecar listens");
-    let (sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a new connection");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .expect("a new connection");
     tokio::spawn(connection);
     let mut clients = JoinSet::new();
     for client in 0..RUNNING {
@@ -217,7 +253,11 @@ async fn a_killed_replica_costs_the_posts_it_was_running() {
     let sent: Vec<Sent> = clients.join_all().await.into_iter().flatten().collect();
     judge(&sent, &journal(&mesh));
     let panics = client.metrics().await;
-    assert!(panics.lines().any(|line| line.starts_with("weft_panics_total") && line.ends_with(" 0")));
+    assert!(
+        panics
+            .lines()
+            .any(|line| line.starts_with("weft_panics_total") && line.ends_with(" 0"))
+    );
 }
 
 /// Every request by its rule.
@@ -247,8 +287,22 @@ fn judge(sent: &[Sent], journal: &[(String, String, String)]) {
             wrong.push(format!("{request:?}, executed {times} times"));
         }
     }
-    println!("{} sent, {} executed, {lost} POSTs lost, {again} others executed again", sent.len(), journal.len());
-    assert!(wrong.is_empty(), "{} of {} went wrong: {:#?}", wrong.len(), sent.len(), wrong);
+    println!(
+        "{} sent, {} executed, {lost} POSTs lost, {again} others executed again",
+        sent.len(),
+        journal.len()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} of {} went wrong: {:#?}",
+        wrong.len(),
+        sent.len(),
+        wrong
+    );
     // Without these the kills would have hit nothing.
-    assert!(lost > 0 && again > 0, "{lost} POSTs lost, {again} others executed again, of {}", sent.len());
+    assert!(
+        lost > 0 && again > 0,
+        "{lost} POSTs lost, {again} others executed again, of {}",
+        sent.len()
+    );
 }

@@ -122,6 +122,38 @@ fn a_lost_request_is_repeated_only_if_that_is_safe() {
 }
 
 #[test]
+fn an_application_lost_behind_a_live_sidecar_counts_as_a_lost_request() {
+    run(async {
+        let ca = Ca::new();
+        let (broken, count) = breaking().await;
+        let (app, journal) = http1(|_| ok("alive")).await;
+        let alive = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
+        let losing = Proxy::service(&ca, "user", broken, Protocol::Http1, TlsMode::Strict);
+        let client = Proxy::client(&ca, "order");
+        let endpoints = [losing.inbound[0], alive.inbound[0]].map(|address| meshed(address, "user"));
+        client.know(USER, Protocol::Http1, endpoints.into());
+        let mut connection = Client::connect(client.outbound).await;
+        for method in ["GET", "PUT", "DELETE", "GET", "PUT", "DELETE"] {
+            let text = format!("{method} / HTTP/1.1\r\nHost: user\r\nContent-Length: 4\r\n\r\nbody");
+            assert_eq!(connection.send(&text).await.unwrap().body, "alive", "{method}");
+        }
+        assert!(count.get() > 0, "the broken one was tried");
+        let executed = || count.get() as usize + journal.borrow().len();
+        let before = executed();
+        for _ in 0..10 {
+            let answer = connection.send(POST).await.unwrap();
+            assert!(answer.status == 200 || answer.status == Reason::UpstreamReset.status().as_u16());
+            assert!(
+                answer.field("x-weft-lost").is_none(),
+                "private fields stay between sidecars"
+            );
+        }
+        let more = executed() - before;
+        assert_eq!(more, 10, "each POST goes to one application");
+    });
+}
+
+#[test]
 fn retries_can_be_turned_off_and_declared() {
     run(async {
         let failures = Rc::new(Cell::new(0));
