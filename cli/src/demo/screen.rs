@@ -89,7 +89,11 @@ impl Screen {
         }
         self.last_drawn = Some(now);
         let (columns, rows) = terminal_size();
-        let text = self.view(mesh, now, columns);
+        let text = self.view(
+            mesh,
+            now,
+            (columns, if self.terminal { rows } else { usize::MAX }),
+        );
         let text = if self.terminal {
             // Home, each line erased to its end, the rest of the screen erased: nothing flickers.
             let text = table::fit(&text, columns, rows).replace('\n', "\x1b[K\n");
@@ -100,7 +104,7 @@ impl Screen {
         let _ = print(&text);
     }
 
-    fn view(&self, mesh: &Mesh, now: Instant, columns: usize) -> String {
+    fn view(&self, mesh: &Mesh, now: Instant, (columns, rows): (usize, usize)) -> String {
         let board = mesh.shared.board.borrow();
         let before = &self.history[0].1;
         let totals = self.totals();
@@ -121,6 +125,7 @@ impl Screen {
             elapsed: self.started.elapsed(),
             now,
             columns,
+            rows,
             dir: &dir,
             control_plane: &mesh.control_plane.borrow(),
             edges: self.edges(),

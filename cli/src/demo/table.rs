@@ -18,6 +18,8 @@ pub(crate) struct View<'a> {
     pub(crate) now: Instant,
     /// What a line may be long, for text that can be wrapped.
     pub(crate) columns: usize,
+    /// How many lines can be seen.
+    pub(crate) rows: usize,
     pub(crate) dir: &'a str,
     pub(crate) control_plane: &'a control_plane::State,
     pub(crate) edges: Vec<EdgeRow>,
@@ -46,19 +48,32 @@ pub(crate) struct ReplicaRow<'a> {
     pub(crate) recent_time: Duration,
 }
 
-/// The whole view.
+/// The whole view. Where a terminal is too low for it, what cannot be guessed comes first: what was refused, and what
+/// to try.
 pub(crate) fn render(view: &View<'_>) -> String {
-    let mut out = String::new();
-    header(view, &mut out);
-    out.push('\n');
-    out.push_str(&edges(&view.edges));
-    refused(view.refused, &mut out);
-    out.push('\n');
-    out.push_str(&replicas(view));
-    problems(view.problems, view.columns, &mut out);
-    out.push('\n');
-    hints(view, &mut out);
-    out
+    let [mut head, mut edges, mut problems, mut hints] = [const { String::new() }; 4];
+    header(view, &mut head);
+    edges.push_str(&self::edges(&view.edges));
+    refused(view.refused, &mut edges);
+    let replicas = replicas(view);
+    self::problems(view.problems, view.columns, &mut problems);
+    self::hints(view, &mut hints);
+    let whole = sections([&head, &edges, &replicas, &problems, &hints]);
+    if whole.lines().count() <= view.rows {
+        whole
+    } else {
+        sections([&head, &problems, &edges, &hints, &replicas])
+    }
+}
+
+/// Those that say something, with a blank line between.
+fn sections(sections: [&String; 5]) -> String {
+    let said: Vec<&str> = sections
+        .into_iter()
+        .map(String::as_str)
+        .filter(|section| !section.is_empty())
+        .collect();
+    said.join("\n")
 }
 
 /// The edges alone.
@@ -217,7 +232,7 @@ fn problems(problems: &[String], columns: usize, out: &mut String) {
     }
     let _ = writeln!(
         out,
-        "\nNOT IN FORCE · the last good version of each object still is:"
+        "NOT IN FORCE · the last good version of each object still is:"
     );
     for problem in problems {
         out.push_str(&wrap(problem, columns));
@@ -395,6 +410,7 @@ mod tests {
             elapsed: Duration::from_secs(3),
             now,
             columns: 24,
+            rows: usize::MAX,
             dir: "/demo",
             control_plane: &control_plane::State::Down("signal 9".into(), now),
             edges: vec![row("http1", 0)],
@@ -415,6 +431,11 @@ mod tests {
         );
         assert!(text.contains("answered by sidecars: 2 upstream_reset to order"));
         assert!(!text.contains("kill  "), "{text}");
+        let at = |text: &str, what: &str| text.find(what).unwrap();
+        assert!(at(&text, "REPLICA") < at(&text, "NOT IN FORCE"), "{text}");
+        let low = render(&View { rows: 24, ..view });
+        assert!(at(&low, "NOT IN FORCE") < at(&low, "SOURCE"), "{low}");
+        assert!(at(&low, "TRY NEXT") < at(&low, "REPLICA"), "{low}");
     }
 
     #[test]
