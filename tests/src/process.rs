@@ -101,7 +101,7 @@ impl Process {
                 self.name,
                 self.log_tail()
             ),
-            Err(_) => panic!(
+            Err(tokio::time::error::Elapsed { .. }) => panic!(
                 "{} did not say {key:?} in {PATIENCE:?}; its log:\n{}",
                 self.name,
                 self.log_tail()
@@ -122,7 +122,7 @@ impl Process {
     pub async fn ended(&mut self) -> Option<i32> {
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => status.expect("a child can be waited for").code(),
-            Err(_) => panic!(
+            Err(tokio::time::error::Elapsed { .. }) => panic!(
                 "{} did not end in {PATIENCE:?}; its log:\n{}",
                 self.name,
                 self.log_tail()

@@ -15,7 +15,9 @@ async fn malformed_manifests_are_named_and_change_nothing() {
     let nested = |open: &str, depth| format!("a: {}", open.repeat(depth));
     let mut laughs = "a0: &a0 [ha]\n".to_owned();
     for level in 1..30 {
-        laughs += &format!("a{level}: &a{level} [*a{0}, *a{0}, *a{0}, *a{0}]\n", level - 1);
+        let of = format!("*a{}", level - 1);
+        laughs.extend(["a", &level.to_string(), ": &a", &level.to_string()]);
+        laughs.extend([" [", &of, ", ", &of, ", ", &of, "]\n"]);
     }
     let files = [
         ("deep-list.yaml", nested("[", 100_000)),
