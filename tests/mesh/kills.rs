@@ -1,8 +1,8 @@
 //! Application and sidecar killed together, under load, again and again.
 //!
-//! What a SIGKILL may cost: the POSTs that were then running on the replica, each answered once with 502 or 503. All
-//! else is executed again on the other replica, and no POST twice. The applications' journal, which outlives them, is
-//! the witness.
+//! What a SIGKILL may cost: the POSTs that were then running on the replica, each answered once with 502 or 503.
+//! All else is executed again on the other replica, and no POST twice. The applications' journal, which outlives
+//! them, is the witness.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,8 +1,9 @@
 //! What others do on the same two sidecars: readers that stall, and one large transfer.
 //!
-//! The neighbour is one keep-alive client of small requests. Each round measures it beside the others, then, the same
-//! number of times, alone; the claim is about the sidecars and not about what else this machine does, so the best
-//! of the rounds counts. Application and clients are plain threads on blocking sockets, to cost next to nothing.
+//! The neighbour is one keep-alive client of small requests. Each round measures it beside the others, then, the
+//! same number of times, alone; the claim is about the sidecars and not about what else this machine does, so the
+//! best of the rounds counts. Application and clients are plain threads on blocking sockets, to cost next to
+//! nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
