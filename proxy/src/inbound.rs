@@ -202,9 +202,10 @@ async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Trac
     };
     let site = Rc::new(site);
     if detected == Detected::Http2 {
+        let clock = site.worker.tracker.clock();
         let handle =
-            |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, None);
-        return h2::serve(stream, limits, tracked, site.worker.tracker.clock(), handle).await;
+            move |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, None);
+        return h2::serve(stream, limits, tracked, clock, handle).await;
     }
     let slot = Slot::default();
     let handle = |request: Request<Body>, busy: Busy| {
@@ -221,28 +222,20 @@ async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Trac
 /// Under Strict: plaintext. HTTP clients are told why, nothing is read beyond a head, nothing reaches the application.
 async fn refuse(site: Site, stream: Stream, detected: Detected, tracked: &Tracked) {
     metrics::count_refused_plaintext();
-    let worker = &site.worker;
-    let handle = |request: Request<Body>, busy: Busy| {
+    tracked.finish(); // after the one answer
+    let clock = site.worker.tracker.clock();
+    let handle = move |request: Request<Body>, busy: Busy| {
+        let worker = &site.worker;
         let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
         let mut finish = Finish::new(worker, busy, worker.local.now(), Direction::Inbound, protocol);
         finish.edge = Some(Rc::clone(&site.edge));
-        tracked.finish();
         let response: Response<Relayed> =
             answer(Reason::IdentityRequired, None, request.method(), finish, None);
         std::future::ready(response)
     };
     match detected {
         Detected::Http1 => drop(h1::serve(stream, tracked, handle).await),
-        Detected::Http2 => {
-            h2::serve(
-                stream,
-                Limits::APPLICATION,
-                tracked,
-                worker.tracker.clock(),
-                handle,
-            )
-            .await;
-        }
+        Detected::Http2 => h2::serve(stream, Limits::APPLICATION, tracked, clock, handle).await,
         Detected::Tls | Detected::Opaque | Detected::NeedMore => stream.reset_on_close(),
     }
 }

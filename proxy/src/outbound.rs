@@ -125,7 +125,8 @@ async fn first_bytes(stream: Stream, tracked: &Tracked) -> Option<(Detected, Str
 async fn requests(client: Client, stream: Stream, detected: Detected, tracked: Tracked) {
     let worker = Rc::clone(&client.worker);
     if detected == Detected::Http2 {
-        let handle = move |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
+        let handle =
+            move |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
         return h2::serve(
             stream,
             Limits::APPLICATION,

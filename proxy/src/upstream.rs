@@ -192,13 +192,25 @@ impl Pool {
         }
     }
 
-    /// A place on a connection that is ready to send.
+    /// A place on a connection that is ready to send: at once where there is one, as there mostly is.
     async fn take(self: &Rc<Self>, local: &Rc<Local>) -> Result<Held, Failure> {
+        let take = self.decisions.borrow_mut().take(local.now(), self.waiting.get());
+        if let Take::Use(id) = take
+            && let Some(held) = self.hold(local, id).await
+        {
+            return Ok(held);
+        }
+        Box::pin(self.wait_for_one(local, take)).await
+    }
+
+    /// A place on a connection that is yet to be made, or to become free. `take`: what was decided last.
+    async fn wait_for_one(self: &Rc<Self>, local: &Rc<Local>, take: Take) -> Result<Held, Failure> {
         let mut waiting = None;
+        let mut decided = Some(take).filter(|take| !matches!(take, Take::Use(_)));
         loop {
-            let now = local.now();
             let others = self.waiting.get() - u32::from(waiting.is_some());
-            let take = self.decisions.borrow_mut().take(now, others);
+            let ask = || self.decisions.borrow_mut().take(local.now(), others);
+            let take = decided.take().unwrap_or_else(ask);
             if let Take::Use(id) = take {
                 if let Some(held) = self.hold(local, id).await {
                     return Ok(held);

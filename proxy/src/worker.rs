@@ -113,7 +113,7 @@ impl Worker {
     /// What is known of a destination, waiting for the control plane's answer if need be.
     pub async fn destination(&self, name: &Name) -> Lookup {
         match self.local.published.load().lookup(name) {
-            Lookup::Pending => self.local.published.destination(name, MAX_WAIT).await,
+            Lookup::Pending => Box::pin(self.local.published.destination(name, MAX_WAIT)).await,
             found => found,
         }
     }

@@ -46,10 +46,11 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         fresh.set(false);
         let connect = request.method() == Method::CONNECT;
-        let answer = handle(request.map(Body::Http1), tracked.begin());
-        let upgraded = &upgraded;
+        let busy = tracked.begin();
+        let (upgraded, handle) = (&upgraded, &handle);
         async move {
-            let mut response = answer.await;
+            // Made where it runs: to move an unstarted future costs as much as it may grow to.
+            let mut response = handle(request.map(Body::Http1), busy).await;
             if tracked.finishing() && !grants_upgrade(connect, response.status()) {
                 response
                     .headers_mut()

@@ -79,7 +79,7 @@ pub async fn serve<H, F, B>(
     clock: Rc<Cell<u32>>,
     handle: H,
 ) where
-    H: Fn(Request<Body>, Busy) -> F,
+    H: Fn(Request<Body>, Busy) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
@@ -109,6 +109,7 @@ pub async fn serve<H, F, B>(
         return;
     };
     let heads = Rc::new(Cell::new(0));
+    let handle = Rc::new(handle);
     loop {
         let next = poll_fn(|cx| {
             while let Poll::Ready(signal) = tracked.poll_signal(cx, known) {
@@ -139,9 +140,9 @@ fn accept<H, F, B>(
     mut respond: SendResponse<Bytes>,
     heads: &Rc<Cell<usize>>,
     tracked: &Tracked,
-    handle: &H,
+    handle: &Rc<H>,
 ) where
-    H: Fn(Request<Body>, Busy) -> F,
+    H: Fn(Request<Body>, Busy) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
@@ -159,15 +160,26 @@ fn accept<H, F, B>(
         let refused = weft_proxy_core::outcome::Reason::HeadersTooLarge;
         metrics::count_own_answer(refused, tracked.direction());
         let grpc = weft_proxy_core::outcome::is_grpc(request.headers());
-        spawn_local(answer(
-            std::future::ready(refused.response(grpc, None).map(Body::from)),
-            respond,
-            share,
-        ));
+        let refusal = refused.response(grpc, None).map(Body::from);
+        spawn_local(send_response(refusal, respond));
         return;
     }
-    let response = handle(request.map(|body| Body::Http2(body, None)), tracked.begin());
-    spawn_local(metrics::counting_panics(answer(response, respond, share)));
+    let (handle, busy) = (Rc::clone(handle), tracked.begin());
+    spawn_local(metrics::counting_panics(async move {
+        let _share = share;
+        // Made where it runs: to move an unstarted future costs as much as it may grow to.
+        let response = {
+            let mut answering = pin!(handle(request.map(|body| Body::Http2(body, None)), busy));
+            poll_fn(|cx| match answering.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            })
+            .await
+        };
+        if let Some(response) = response {
+            send_response(response, respond).await;
+        }
+    }));
 }
 
 /// A request head's share of what its connection may hold.
@@ -189,19 +201,11 @@ fn head_size(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-/// Waits for a response and sends it; a reset by the peer ends either.
-async fn answer<F, B>(response: F, mut respond: SendResponse<Bytes>, share: HeldHead)
+/// Sends a response; a reset by the peer ends it.
+async fn send_response<B>(response: Response<B>, mut respond: SendResponse<Bytes>)
 where
-    F: Future<Output = Response<B>>,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    let _share = share;
-    let mut response = pin!(response);
-    let response = poll_fn(|cx| match response.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    });
-    let Some(response) = response.await else { return };
     let ended = response.body().is_end_stream();
     let (parts, body) = response.into_parts();
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else {

@@ -1,7 +1,10 @@
 //! One attempt: the head it sends, the connection it takes, and what its response says.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
@@ -43,12 +46,18 @@ pub(super) async fn within<T>(
     deadline: Option<Now>,
     attempt: impl Future<Output = T>,
 ) -> Option<T> {
-    match deadline {
-        None => Some(attempt.await),
-        Some(at) => tokio::time::timeout_at(worker.local.instant(at), attempt)
-            .await
-            .ok(),
-    }
+    let mut timer = deadline.map(|at| Box::pin(tokio::time::sleep_until(worker.local.instant(at))));
+    let mut attempt = pin!(attempt);
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        match &mut timer {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 impl Answered {
@@ -97,7 +106,8 @@ impl Forwarding<'_> {
             *request.version_mut() = Version::HTTP_2;
         }
         let (response, over) = if self.upgrade.is_some() {
-            let mut own = Box::new(Own::connect(&self.worker.local, endpoint, &bounds).await?);
+            let connecting = Box::pin(Own::connect(&self.worker.local, endpoint, &bounds));
+            let mut own = Box::new(connecting.await?);
             (own.send(request).await?, Over::Own(own))
         } else {
             let upstream = &self.worker.upstream;

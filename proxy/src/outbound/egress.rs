@@ -31,7 +31,10 @@ fn bounds() -> Bounds {
 /// The first address of `name`, which always has a port. Never one of this proxy's own: that would go round for ever.
 async fn resolve(worker: &Worker, name: &str) -> Result<SocketAddr, Reason> {
     let found = tokio::net::lookup_host(name).await;
-    let address = found.ok().and_then(|mut addresses| addresses.next()).ok_or(Reason::ConnectFailed)?;
+    let address = found
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or(Reason::ConnectFailed)?;
     if is_own(address, &worker.local.config.own_addresses) {
         return Err(Reason::ConnectForbidden);
     }
@@ -89,7 +92,8 @@ pub(super) async fn request(
     counter!("weft_egress_requests_total").increment(1);
     let method = request.method().clone();
     let asked = facts.authority.as_ref().filter(|_| !fixed);
-    let asked = asked.map(|authority| format!("{}:{}", authority.host, authority.port_or(facts.default_port)));
+    let asked =
+        asked.map(|authority| format!("{}:{}", authority.host, authority.port_or(facts.default_port)));
     let address = match resolve(worker, asked.as_deref().unwrap_or(name)).await {
         Ok(address) => address,
         Err(reason) => return answer(reason, asked.as_deref(), &method, finish, None),

@@ -86,11 +86,13 @@ pub fn count_own_answer(reason: Reason, direction: Direction) {
 }
 
 /// Runs a task; a panic ends this task alone, and is counted.
-pub async fn counting_panics<F: Future<Output = ()>>(task: F) {
-    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-        counter!("weft_panics_total").increment(1);
-        tracing::error!("a task panicked; its connection ends, all others go on");
-    }
+pub fn counting_panics<F: Future<Output = ()>>(task: F) -> impl Future<Output = ()> {
+    AssertUnwindSafe(task).catch_unwind().map(|ended| {
+        if ended.is_err() {
+            counter!("weft_panics_total").increment(1);
+            tracing::error!("a task panicked; its connection ends, all others go on");
+        }
+    })
 }
 
 /// One combination of labels of requests.

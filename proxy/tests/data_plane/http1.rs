@@ -315,7 +315,7 @@ fn as_many_fields_as_one_sidecar_takes_pass_the_next() {
         let pair = Pair::new(app);
         let mut head = "GET / HTTP/1.1\r\nHost: user\r\n".to_owned();
         for number in 1..100 {
-            head.push_str(&format!("x-{number}: v\r\n"));
+            head += &["x-", &number.to_string(), ": v\r\n"].concat();
         }
         let answer = pair.connect().await.send(&format!("{head}\r\n")).await.unwrap();
         assert_eq!(answer.status, 200);

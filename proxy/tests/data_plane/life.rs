@@ -116,26 +116,27 @@ fn a_renewed_certificate_touches_no_live_connection() {
 
 #[test]
 fn requests_move_to_a_new_connection_before_a_leaf_expires() {
+    const LIFETIME: Duration = Duration::from_secs(6);
     run(async {
         let ca = Ca::new();
-        let (app, journal) = http1(|_| ok("steady")).await;
+        let (app, _journal) = http1(|_| ok("steady")).await;
         let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
-        let short = renewed(&ca, "order", Duration::from_secs(3), 2);
-        let client = Proxy::start(Some(short), &[], &[]);
+        let client = Proxy::start(Some(renewed(&ca, "order", LIFETIME, 2)), &[], &[]);
         client.know(USER, Protocol::Http1, vec![meshed(server.inbound[0], "user")]);
         let mut connection = Client::connect(client.outbound).await;
-        let ends = tokio::time::Instant::now() + Duration::from_secs(5);
-        let mut renewals = 2;
-        while tokio::time::Instant::now() < ends {
+        let start = tokio::time::Instant::now();
+        let (mut renewals, mut due) = (2, start + LIFETIME / 2);
+        while start.elapsed() < LIFETIME * 2 {
             let answer = connection.get("user", "/").await;
             assert_eq!((answer.status, answer.body.as_str()), (200, "steady"));
-            if journal.borrow().len() % 200 == 0 {
+            if tokio::time::Instant::now() >= due {
+                due += LIFETIME / 2;
                 renewals += 1;
                 client
                     .published
-                    .publish_identity(renewed(&ca, "order", Duration::from_secs(3), renewals));
+                    .publish_identity(renewed(&ca, "order", LIFETIME, renewals));
             }
         }
-        assert!(renewals > 3);
+        assert!(renewals > 4, "the first leaf has expired, and so has the second");
     });
 }
