@@ -50,7 +50,9 @@ impl App {
         }
         let id = head.uri.path().trim_start_matches('/');
         let line = format!("{} {} {id}\n", self.replica, head.method);
-        (&self.journal).write_all(line.as_bytes()).expect("the journal is writable");
+        (&self.journal)
+            .write_all(line.as_bytes())
+            .expect("the journal is writable");
         tokio::time::sleep(self.delay).await;
         Ok(Response::new(Full::new(Bytes::from(self.replica.clone()))))
     }
@@ -59,11 +61,21 @@ impl App {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
-    let journal = File::options().create(true).append(true).open(&arguments.journal)?;
+    let journal = File::options()
+        .create(true)
+        .append(true)
+        .open(&arguments.journal)?;
     let delay = Duration::from_millis(arguments.delay_ms);
-    let app = Rc::new(App { replica: arguments.replica, journal, delay });
+    let app = Rc::new(App {
+        replica: arguments.replica,
+        journal,
+        delay,
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", serde_json::json!({ "listening": { "http": listener.local_addr()? } }));
+    println!(
+        "{}",
+        serde_json::json!({ "listening": { "http": listener.local_addr()? } })
+    );
     tokio::task::LocalSet::new().run_until(serve(listener, app)).await
 }
 
@@ -77,7 +89,9 @@ async fn serve(listener: TcpListener, app: Rc<App>) -> std::io::Result<()> {
                 async move { app.answer(request).await }
             });
             // A connection that fails is the client's business.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }

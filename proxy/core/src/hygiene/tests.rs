@@ -237,7 +237,10 @@ fn limits_hold_at_their_edges() {
     let mut relayed = many(MAX_FIELDS);
     relayed.insert("traceparent", HeaderValue::from_static("00"));
     relayed.insert(ATTEMPT, HeaderValue::from_static("1"));
-    assert!(check(&relayed).is_ok(), "what one sidecar takes, the next does, too");
+    assert!(
+        check(&relayed).is_ok(),
+        "what one sidecar takes, the next does, too"
+    );
     let crumbs = std::iter::repeat_n((COOKIE, HeaderValue::from_static("a=b")), MAX_FIELDS + 1).collect();
     assert_eq!(check(&crumbs), Err(Violation::ManyFields));
     let long = |len: usize| {
@@ -360,7 +363,10 @@ fn private_fields_of_a_peer_are_read_once() {
         ("x-weft-lost", "1"),
     ]);
     let private = take_private(&mut fields);
-    assert_eq!((private.attempt, private.unprocessed, private.lost), (3, true, true));
+    assert_eq!(
+        (private.attempt, private.unprocessed, private.lost),
+        (3, true, true)
+    );
     assert_eq!(private.header_case, Some(HeaderValue::from_static("Host")));
     assert!(fields.is_empty());
     assert_eq!(take_private(&mut headers(&[("x-weft-attempt", "-1")])).attempt, 1);
