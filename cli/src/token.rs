@@ -198,11 +198,11 @@ mod tests {
         let key = SigningKey::load(&dir.path().join("state").join(KEY_FILE))
             .unwrap()
             .unwrap();
-        let mode = std::fs::metadata(dir.path().join("state"))
+        let permissions = std::fs::metadata(dir.path().join("state"))
             .unwrap()
             .permissions()
             .mode();
-        assert_eq!(mode & 0o777, PRIVATE_DIRECTORY_MODE);
+        assert_eq!(permissions & 0o777, PRIVATE_DIRECTORY_MODE);
         let claims = key
             .verifying_key()
             .verify(&made.token, SystemTime::now())
