@@ -2,7 +2,8 @@
 //! behind it, and clients to drive it.
 //!
 //! Tests wait on what a process says (its JSON lines on stdout, its status pages), never on time; every port is
-//! chosen by the kernel; what a test started ends with it. Start at [`mesh::Mesh`].
+//! chosen by the kernel; what a test started ends with it. May depend on everything of ours; nothing of ours may
+//! depend on it. Start at [`mesh::Mesh`].
 
 // A harness panics where a test fails: that is its one way to fail.
 #![allow(clippy::missing_panics_doc)]
