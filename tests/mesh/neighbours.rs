@@ -19,7 +19,7 @@ const STALLED: usize = 200;
 /// More than all buffers on the way hold, so that its reader does stall what sends it.
 const STALLED_BYTES: usize = 64 << 20;
 const TRANSFER_BYTES: usize = 256 << 20;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Fewer would not tell a 99th percentile.
 const SAMPLES_MIN: usize = 300;
 /// What both sidecars may grow by: the stalled streams' windows, twice, and room to spare.
