@@ -44,7 +44,7 @@ fn tell(call: Call, value: Option<Value>) {
 /// `GET /config`: the settings in force, and the roots.
 pub fn config(config: &Config, roots: &str) -> Value {
     json!({
-        "manifests": config.manifests,
+        "source": config.source,
         "state_dir": config.state_dir,
         "listen": config.listen,
         "status": config.status,

@@ -1,31 +1,27 @@
-//! Puts the control plane together, from top to bottom: state, root, publisher, manifests, listeners.
+//! Puts the control plane together, from top to bottom: sockets, root, publisher, what feeds it, listeners. What a
+//! folder of manifests and a cluster do differently is in [`mode`].
 //!
 //! Sockets are bound before anything else, so that nobody who dials early is turned away; connections are taken only
-//! once the manifests have been read for the first time. A control plane that answered before would tell clients that
+//! once the mesh's objects have been read for the first time. A control plane that answered before would tell clients that
 //! what they hold is gone.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
-use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use rustls::ServerConfig;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use weft_api::validate::Finding;
 use weft_control_plane_core::catalog::{Catalog, Event};
 use weft_control_plane_core::issue::Issuer;
 use weft_control_plane_core::registry::Registry;
-use weft_identity::files::{self, FileError};
-use weft_identity::token::{SigningKey, TokenError};
-use weft_ops::admin::AdminError;
+use weft_identity::files;
 use weft_ops::health::Health;
-use weft_ops::log::{Log, LogError};
-use weft_ops::recorder::{Recorder, RecorderError};
+use weft_ops::log::Log;
+use weft_ops::recorder::Recorder;
 use weft_ops::signal::Signals;
 use weft_xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use weft_xds_proto::weft::certificate_service_server::CertificateServiceServer;
@@ -33,17 +29,26 @@ use weft_xds_proto::weft::registry_service_server::RegistryServiceServer;
 
 use crate::admin;
 use crate::ads::Ads;
-use crate::ca::{CaError, CertificateAuthority};
 use crate::certificates::{Certificates, Issuing};
 use crate::clock::Clock;
 use crate::config::{Args, Config};
-use crate::own::{self, OwnError};
-use crate::publish::{Beginning, Command, Publisher, publisher};
+use crate::own;
+use crate::publish::{Beginning, Publisher, publisher};
 use crate::registry::Registrations;
 use crate::server::Server;
-use crate::standalone::{self, Change, WatchError};
-use crate::state::{self, StateError};
+use crate::state;
 use crate::tokens::TokenChecker;
+
+mod error;
+mod listeners;
+mod mode;
+
+pub use error::StartError;
+pub use listeners::Addresses;
+use listeners::Listeners;
+pub(crate) use listeners::adopt;
+use mode::Mode;
+pub(crate) use mode::{Foundation, Shared};
 
 /// Exit code for settings that can't be.
 const USAGE: u8 = 2;
@@ -54,66 +59,6 @@ const SMALL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one discovery request: the names and versions that a proxy knows.
 const DISCOVERY_REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The key of standalone tokens, in the state directory.
-const TOKEN_KEY_FILE: &str = "token-key.pem";
-
-/// What has to hold before the control plane is ready.
-const MANIFESTS_READ: &str = "manifests";
-
-/// The control plane can't start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The state directory.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The root.
-    #[error(transparent)]
-    Ca(#[from] CaError),
-    /// The token key.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The own certificate.
-    #[error(transparent)]
-    Own(#[from] OwnError),
-    /// The registrations.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The manifests.
-    #[error(transparent)]
-    Watch(#[from] WatchError),
-    /// A listener.
-    #[error("cannot listen on {address}: {source}; is something else listening there?")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The admin listener.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Metrics.
-    #[error(transparent)]
-    Recorder(#[from] RecorderError),
-    /// The operating system.
-    #[error("the process can't be set up: {0}")]
-    System(#[from] io::Error),
-}
-
-/// Where a control plane listens.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Addresses {
-    /// gRPC.
-    pub xds: SocketAddr,
-    /// Status.
-    pub status: SocketAddr,
-    /// Admin.
-    pub admin: SocketAddr,
-}
-
 /// A control plane that runs, within one process; several may.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -123,6 +68,8 @@ pub struct ControlPlane {
     pub health: Health,
     ending: CancellationToken,
     server: tokio::task::JoinHandle<()>,
+    /// The condition that no longer holds when it ends.
+    read: &'static str,
     /// Everything that ends when the server has ended.
     tasks: JoinSet<()>,
 }
@@ -157,7 +104,10 @@ async fn live(config: Config) -> Result<(), StartError> {
     let recorder = weft_ops::recorder::install()?;
     weft_ops::panics::install();
     tokio::spawn(recorder.clone().run_upkeep());
-    let control_plane = ControlPlane::start(&config, log, recorder)?;
+    let control_plane = tokio::select! {
+        started = ControlPlane::start(&config, log, recorder) => started?,
+        () = signals.next() => return Ok(()),
+    };
     weft_ops::announce::listening(&control_plane.addresses);
     tokio::select! {
         () = control_plane.health.ready() => weft_ops::announce::ready(),
@@ -175,82 +125,51 @@ async fn live(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The three sockets.
-struct Listeners {
-    xds: TcpListener,
-    status: TcpListener,
-    admin: TcpListener,
-}
-
-impl Listeners {
-    fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind =
-            |address| TcpListener::bind(address).map_err(|source| StartError::Listen { address, source });
-        Ok(Self {
-            xds: bind(config.listen)?,
-            status: bind(config.status)?,
-            admin: bind(config.admin)?,
-        })
-    }
-
-    fn addresses(&self) -> io::Result<Addresses> {
-        Ok(Addresses {
-            xds: self.xds.local_addr()?,
-            status: self.status.local_addr()?,
-            admin: self.admin.local_addr()?,
-        })
-    }
-}
-
 impl ControlPlane {
-    /// Starts one on the current runtime.
-    pub fn start(config: &Config, log: Log, recorder: Recorder) -> Result<Self, StartError> {
+    /// Starts one on the current runtime. In a cluster that takes until its root is there.
+    pub async fn start(config: &Config, log: Log, recorder: Recorder) -> Result<Self, StartError> {
         let listeners = Listeners::bind(config)?;
         let addresses = listeners.addresses()?;
         files::create_private_directory(&config.state_dir)?;
-        let authority =
-            CertificateAuthority::open(&config.state_dir, config.root.as_ref(), &config.trust_domain)?;
+        let mut tasks = JoinSet::new();
+        let health = Health::new(&mode::conditions(&config.source));
+        let status = weft_ops::status::serve(listeners.status, health.clone(), recorder)?;
+        tasks.spawn(status);
+
+        let mode = Mode::open(&config.source).await?;
+        let Foundation { authority, tokens } = mode.foundation(config).await?;
         let issuer = Issuer::new(config.leaf_lifetime, authority.not_after());
         let issuing = Arc::new(Issuing::new(authority, issuer));
-        let tokens = SigningKey::load_or_create(&config.state_dir.join(TOKEN_KEY_FILE))?;
-        let tokens = Arc::new(TokenChecker::Standalone(tokens.verifying_key()));
-        let mut tasks = JoinSet::new();
-        let (ending, health) = (CancellationToken::new(), Health::new(&[MANIFESTS_READ]));
-
         let (publisher, loaded) = start_publisher(config, &issuing, &mut tasks)?;
-        let changes = standalone::watch(config.manifests.clone())?;
-        tasks.spawn(feed(changes, publisher.clone()));
+        let shared = Shared {
+            publisher,
+            issuing,
+            health,
+            ending: CancellationToken::new(),
+        };
+        mode.start(&shared, &mut tasks)?;
+        start_admin(config, listeners.admin, log, &shared, &mut tasks)?;
 
-        tasks.spawn(weft_ops::status::serve(
-            listeners.status,
-            health.clone(),
-            recorder,
-        )?);
-        let (serving, calls) = weft_ops::admin::serve(listeners.admin, log)?;
-        tasks.spawn(serving);
-        let shown = admin::config(config, &issuing.bundle().fingerprint());
-        tasks.spawn(admin::answer(calls, shown, publisher.clone(), ending.clone()));
-
-        let (tls, due) = own::issue(&issuing, &config.own_names)?;
-        let tls = Arc::new(ArcSwap::new(tls));
-        tasks.spawn(own::renew(
-            Arc::clone(&issuing),
-            config.own_names.clone(),
-            Arc::clone(&tls),
-            due,
-        ));
-        let routes = routes(config, issuing, tokens, publisher);
+        let tls = own_certificate(config, &shared.issuing, &mut tasks)?;
         let server = Server {
             tls,
-            routes,
-            ending: ending.clone(),
+            routes: routes(config, &shared, Arc::new(tokens)),
+            ending: shared.ending.clone(),
         };
-        let server = tokio::spawn(serve(server, adopt(listeners.xds)?, loaded, health.clone()));
+        let listener = adopt(listeners.xds)?;
+        let server = tokio::spawn(serve(
+            server,
+            listener,
+            loaded,
+            shared.health.clone(),
+            mode.read(),
+        ));
         Ok(Self {
             addresses,
-            health,
-            ending,
+            health: shared.health,
+            ending: shared.ending,
             server,
+            read: mode.read(),
             tasks,
         })
     }
@@ -263,7 +182,7 @@ impl ControlPlane {
     /// Ends it: what runs says goodbye, then everything is gone.
     pub async fn stop(mut self) {
         self.ending.cancel();
-        self.health.set(MANIFESTS_READ, false);
+        self.health.set(self.read, false);
         // A server that panicked has ended too.
         let _ = self.server.await;
         self.tasks.shutdown().await;
@@ -299,41 +218,39 @@ fn start_publisher(
     Ok((publisher, is_loaded))
 }
 
-/// Takes manifests into the publisher as they change.
-async fn feed(mut changes: mpsc::Receiver<Change>, publisher: Publisher) {
-    let mut known: Vec<Finding> = Vec::new();
-    while let Some(Change {
-        applied,
-        deleted,
-        problems,
-    }) = changes.recv().await
-    {
-        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-            if problem.is_error() {
-                tracing::warn!(%problem, "manifest refused; its last good version stays in force");
-            } else {
-                tracing::info!(%problem, "manifest");
-            }
-        }
-        known.clone_from(&problems);
-        let events = deleted
-            .into_iter()
-            .map(Event::Delete)
-            .chain(applied.into_iter().map(Event::Apply));
-        let command = Command::World {
-            events: events.collect(),
-            problems,
-        };
-        if publisher.send(command).await.is_err() {
-            return;
-        }
-    }
+/// Serves the admin listener.
+fn start_admin(
+    config: &Config,
+    listener: TcpListener,
+    log: Log,
+    shared: &Shared,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let (serving, calls) = weft_ops::admin::serve(listener, log)?;
+    tasks.spawn(serving);
+    let shown = admin::config(config, &shared.issuing.bundle().fingerprint());
+    let (publisher, ending) = (shared.publisher.clone(), shared.ending.clone());
+    tasks.spawn(admin::answer(calls, shown, publisher, ending));
+    Ok(())
 }
 
-fn routes(config: &Config, issuing: Arc<Issuing>, tokens: Arc<TokenChecker>, publisher: Publisher) -> Routes {
-    let ads = Ads::new(publisher.clone(), config.settings.clone());
-    let certificates = Certificates::new(issuing, Arc::clone(&tokens));
-    let registrations = Registrations::new(publisher, tokens);
+/// Issues the own certificate, and goes on renewing it.
+fn own_certificate(
+    config: &Config,
+    issuing: &Arc<Issuing>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<ArcSwap<ServerConfig>>, StartError> {
+    let (tls, due) = own::issue(issuing, &config.own_names)?;
+    let tls = Arc::new(ArcSwap::new(tls));
+    let (issuing, names) = (Arc::clone(issuing), config.own_names.clone());
+    tasks.spawn(own::renew(issuing, names, Arc::clone(&tls), due));
+    Ok(tls)
+}
+
+fn routes(config: &Config, shared: &Shared, tokens: Arc<TokenChecker>) -> Routes {
+    let ads = Ads::new(shared.publisher.clone(), config.settings.clone());
+    let certificates = Certificates::new(Arc::clone(&shared.issuing), Arc::clone(&tokens));
+    let registrations = Registrations::new(shared.publisher.clone(), tokens);
     let ads = AggregatedDiscoveryServiceServer::new(ads);
     let certificates = CertificateServiceServer::new(certificates);
     let registrations = RegistryServiceServer::new(registrations);
@@ -343,23 +260,19 @@ fn routes(config: &Config, issuing: Arc<Issuing>, tokens: Arc<TokenChecker>, pub
         .prepare()
 }
 
-fn adopt(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
-}
-
-/// Takes connections once the manifests have been read.
+/// Takes connections once the world has been read.
 async fn serve(
     server: Server,
     listener: tokio::net::TcpListener,
     mut loaded: watch::Receiver<bool>,
     health: Health,
+    read: &'static str,
 ) {
     let ending = server.ending.clone();
     let is_loaded = loaded.wait_for(|loaded| *loaded);
     if !matches!(ending.run_until_cancelled(is_loaded).await, Some(Ok(_))) {
         return;
     }
-    health.set(MANIFESTS_READ, true);
+    health.set(read, true);
     server.run(listener).await;
 }

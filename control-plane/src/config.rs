@@ -14,6 +14,10 @@ use weft_control_plane_core::issue::{LIFETIME_MAX, LIFETIME_MIN};
 use weft_control_plane_core::names::Settings;
 use weft_identity::spiffe::{SpiffeId, TrustDomain};
 
+mod cluster;
+
+pub use cluster::{ClusterArgs, InCluster};
+
 /// Namespace and service account of the control plane, in every trust domain.
 pub const ACCOUNT: (&str, &str) = ("weft-system", "weft-control-plane");
 
@@ -30,8 +34,17 @@ const DNS_LABEL_BYTES_MAX: usize = 63;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Folder of YAML manifests, watched: what kubectl would take.
-    #[arg(long, env = "WEFT_MANIFESTS", value_name = "DIR")]
-    pub manifests: PathBuf,
+    #[arg(
+        long,
+        env = "WEFT_MANIFESTS",
+        value_name = "DIR",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
+    )]
+    pub manifests: Option<PathBuf>,
+    /// Instead of `--manifests`: a cluster's API server, and what is needed there.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Folder of the root, the token key and the registrations; made if it is missing.
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -125,11 +138,21 @@ pub struct SuppliedRoot {
     pub key: PathBuf,
 }
 
+/// Where the mesh's objects come from; all else of a mode follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Standalone: a watched folder of manifests.
+    Manifests(PathBuf),
+    /// A cluster's API server.
+    Kubernetes(InCluster),
+}
+
 /// What the flags mean.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Watched manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Root, token key, registrations.
     pub state_dir: PathBuf,
     /// gRPC.
@@ -218,11 +241,15 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
     let lifetime = problems.duration("--leaf-lifetime", &args.leaf_lifetime, LIFETIME_MIN, LIFETIME_MAX);
     let grace = &args.registration_grace;
     let grace = problems.duration("--registration-grace", grace, Duration::ZERO, GRACE_MAX);
-    let own_names: Vec<_> = args
+    let source = source(args, problems);
+    let mut own_names: Vec<_> = args
         .dns_names
         .iter()
         .filter_map(|name| own_name(name, problems))
         .collect();
+    if let Some(Source::Kubernetes(cluster)) = &source {
+        own_names.extend(cluster.service_names(&args.cluster_domain).map(OwnName::Dns));
+    }
     problems.check(
         "--log-level",
         &args.log_level,
@@ -232,7 +259,7 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
     let trust_domain = trust_domain?;
     let root = args.ca_certificate.clone().zip(args.ca_key.clone());
     Some(Config {
-        manifests: args.manifests.clone(),
+        source: source?,
         state_dir: args.state_dir.clone(),
         listen: listen?,
         status: status?,
@@ -249,6 +276,14 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
         root: root.map(|(certificate, key)| SuppliedRoot { certificate, key }),
         log_level: args.log_level.clone(),
     })
+}
+
+/// Clap sees to it that one of the two is there.
+fn source(args: &Args, problems: &mut Problems) -> Option<Source> {
+    match &args.manifests {
+        Some(dir) => Some(Source::Manifests(dir.clone())),
+        None => cluster::parse(&args.cluster, problems).map(Source::Kubernetes),
+    }
 }
 
 fn loopback(text: &str, problems: &mut Problems) -> Option<SocketAddr> {
@@ -337,6 +372,27 @@ mod tests {
                 "{flag}: {errors:#?}"
             );
         }
+    }
+
+    #[test]
+    fn exactly_one_source() {
+        let parse = |flags: &[&str]| {
+            let line = ["test", "--state-dir=s"].iter().chain(flags);
+            Command::try_parse_from(line).map(|command| Config::parse(&command.args))
+        };
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--manifests=m", "--kubernetes"]).is_err());
+        let config = parse(&["--kubernetes", "--pod=p"]).unwrap().unwrap();
+        let Source::Kubernetes(cluster) = &config.source else {
+            panic!("{:?}", config.source)
+        };
+        assert_eq!(&*cluster.namespace, "weft-system");
+        let service = OwnName::Dns("weft-control-plane.weft-system.svc.cluster.local".into());
+        assert!(config.own_names.contains(&service), "{:?}", config.own_names);
+        let ConfigErrors(errors) = parse(&["--kubernetes", "--pod=P", "--webhook=x"])
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(errors.len(), 2, "{errors:#?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The control plane: watches manifests, answers proxies over xDS, signs certificates, keeps the registry.
+//! The control plane: watches a cluster or a folder of manifests, answers proxies over xDS, signs certificates, keeps the registry.
 //!
 //! Everything it decides is decided in `weft-control-plane-core`; this crate has the effects: files, sockets, TLS, gRPC,
 //! keys. It may depend on the core, on the object types (`weft-api`), on the wire contract and on what all processes
@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod encode;
+pub mod kubernetes;
 pub mod own;
 pub mod peer;
 pub mod publish;

@@ -74,6 +74,8 @@ pub enum Command {
         events: Vec<Event>,
         /// Whole list.
         problems: Vec<Finding>,
+        /// Whether nothing is missing any longer: from then on proxies are answered.
+        complete: bool,
     },
     /// A stream wants to begin.
     Open(Hello, oneshot::Sender<Result<Admitted, rights::Refusal>>),
@@ -139,7 +141,7 @@ pub struct Beginning {
 }
 
 /// Makes the publisher: a handle for everybody, and the task itself, which ends when all handles are gone. `loaded`
-/// becomes true when the world is known for the first time; nobody should be answered before.
+/// becomes true when the whole world is known for the first time; nobody should be answered before.
 pub fn publisher(
     beginning: Beginning,
     loaded: watch::Sender<bool>,
@@ -169,7 +171,7 @@ async fn run(mut state: State, mut commands: mpsc::Receiver<Command>, loaded: wa
         state.registered(changes);
         let world = batch
             .iter()
-            .any(|command| matches!(command, Command::World { .. }));
+            .any(|command| matches!(command, Command::World { complete: true, .. }));
         for command in batch.drain(..) {
             state.obey(command);
         }

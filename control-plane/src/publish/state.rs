@@ -90,7 +90,7 @@ impl State {
 
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::World { events, problems } => {
+            Command::World { events, problems, .. } => {
                 self.catalog.apply(events);
                 self.problems = problems;
             }

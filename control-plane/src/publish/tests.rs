@@ -147,6 +147,7 @@ impl Listener {
                 .flat_map(|(service, port)| world(service, *port))
                 .collect(),
             problems: Vec::new(),
+            complete: true,
         });
         let mut fresh = Self::open(&mut state, number);
         for kind in &self.everything {
@@ -188,6 +189,7 @@ fn act(state: &mut State, streams: &mut [Listener], services: &mut BTreeMap<&'st
             state.obey(Command::World {
                 events,
                 problems: Vec::new(),
+                complete: true,
             });
         }
         Step::Follow(stream, kind, name) => {

@@ -11,6 +11,7 @@
 //! [`directory`] reads files, [`state`] decides (pure: directory in, [`Change`] out), [`watch`] waits for events.
 
 pub mod directory;
+pub(crate) mod start;
 pub mod state;
 mod watcher;
 

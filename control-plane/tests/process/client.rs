@@ -102,7 +102,9 @@ impl Site {
         let config = Config::parse(&Command::parse_from(line).args).expect("good settings");
         let log = weft_ops::log::init("warn").expect("a log");
         let recorder = weft_ops::recorder::install().expect("a recorder");
-        let running = ControlPlane::start(&config, log, recorder).expect("a control plane");
+        let running = ControlPlane::start(&config, log, recorder)
+            .await
+            .expect("a control plane");
         soon(running.health.ready()).await;
         self.running = Some(running);
     }
