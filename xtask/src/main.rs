@@ -1,21 +1,30 @@
 //! What the repository makes of itself: generated files and the container image. Run as `cargo xtask …`.
 
+mod generate;
+mod image;
+mod values;
+
+use std::path::Path;
+
 use clap::Parser;
 
 /// What to make.
 #[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
 enum Command {
-    /// Prints our CRDs as YAML.
-    Crds,
+    Generate(generate::Generate),
+    Image(image::Image),
 }
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
-        Command::Crds => {
-            for crd in weft_api::crd::all() {
-                print!("---\n{}", serde_yaml::to_string(&crd)?);
-            }
-        }
+        Command::Generate(told) => generate::run(&told, root()),
+        Command::Image(told) => image::run(&told, root()),
     }
-    Ok(())
+}
+
+/// The repository's root.
+fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
 }
