@@ -12,6 +12,7 @@ pub mod app;
 pub mod client;
 pub mod forge;
 pub mod frames;
+pub mod kube;
 pub mod load;
 pub mod mesh;
 pub mod process;

@@ -1,0 +1,3 @@
+//! Against a real API server: what the control plane reads, writes and answers there.
+
+mod server;
