@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod conditions;
 pub mod dialect;
 pub mod ingest;
+pub mod inject;
 pub mod issue;
 pub mod names;
 pub mod precedence;
