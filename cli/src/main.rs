@@ -52,6 +52,8 @@ enum Command {
 enum Proxy {
     /// Run a sidecar.
     Run(Box<weft_proxy::config::RunArgs>),
+    /// Lead the connections of this network namespace through the sidecar.
+    Init(Box<weft_proxy::capture::InitArgs>),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let result = match Weft::parse().command {
         Command::Demo(told) => demo::run(told),
         Command::Proxy(Proxy::Run(told)) => Ok(weft_proxy::run(&told)),
+        Command::Proxy(Proxy::Init(told)) => Ok(weft_proxy::capture::init(&told)),
         Command::ControlPlane(told) => Ok(weft_control_plane::run(&told)),
         Command::Token(told) => token::run(told).map(|()| ExitCode::SUCCESS),
         Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),

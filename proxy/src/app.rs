@@ -9,13 +9,12 @@
 //! one, or the end of the drain time, ends at once.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
@@ -34,10 +33,11 @@ use crate::config::{AccessLogMode, Config, ConfigErrors, RunArgs};
 use crate::published::Published;
 use crate::registration::{self, Registrar};
 use crate::runtime::{self, Phase, ReportRequest, WorkerContext, WorkerListeners};
+use crate::sockets::{BindError, Sockets};
 use crate::telemetry::access_log::AccessLog;
 use crate::xds::client::{Client, Inputs};
 use crate::xds::state;
-use crate::{admin, health_check, socket};
+use crate::{admin, health_check};
 
 /// Reports that wait for an answer, per part.
 const MAX_WAITING_REPORTS: usize = 8;
@@ -67,15 +67,8 @@ pub enum StartError {
     #[error(transparent)]
     Certificate(#[from] SignError),
     /// A listening socket.
-    #[error("cannot listen on {address} ({flag}): {source}")]
-    Listen {
-        /// Which setting.
-        flag: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// The admin listener.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -147,115 +140,6 @@ fn health(config: &Config) -> Health {
     let health = Health::new(&conditions);
     health.set(SERVING, true);
     health
-}
-
-/// Every listening socket of the process.
-struct Sockets {
-    workers: Vec<WorkerListeners>,
-    status: TcpListener,
-    admin: TcpListener,
-}
-
-impl Sockets {
-    fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut workers: Vec<WorkerListeners> =
-            (0..config.workers).map(|_| WorkerListeners::default()).collect();
-        let shared = |flag, address| {
-            let bound = check_free(address).and_then(|()| socket::listen(address, config.workers));
-            bound.map_err(|source| StartError::Listen {
-                flag,
-                address,
-                source,
-            })
-        };
-        for (worker, socket) in workers.iter_mut().zip(shared("--outbound", config.outbound)?) {
-            worker.outbound = Some(socket);
-        }
-        for bind in &config.binds {
-            let sockets = shared("--bind", bind.listen)?;
-            workers
-                .iter_mut()
-                .zip(sockets)
-                .for_each(|(worker, socket)| worker.binds.push(socket));
-        }
-        for inbound in &config.inbound {
-            let sockets = shared("--inbound", inbound.listen)?;
-            workers
-                .iter_mut()
-                .zip(sockets)
-                .for_each(|(worker, socket)| worker.inbound.push(socket));
-        }
-        let single = |flag, address| {
-            TcpListener::bind(address).map_err(|source| StartError::Listen {
-                flag,
-                address,
-                source,
-            })
-        };
-        let (status, admin) = (
-            single("--status", config.status)?,
-            single("--admin", config.admin)?,
-        );
-        Ok(Self {
-            workers,
-            status,
-            admin,
-        })
-    }
-
-    fn first(&self) -> Result<&WorkerListeners, io::Error> {
-        self.workers
-            .first()
-            .ok_or_else(|| io::Error::other("there is no worker"))
-    }
-
-    /// What no application may be led to.
-    fn own_addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let first = self.first()?;
-        let applications = first.outbound.iter().chain(&first.binds);
-        applications
-            .chain([&self.status, &self.admin])
-            .map(TcpListener::local_addr)
-            .collect()
-    }
-
-    fn inbound_ports(&self) -> io::Result<Vec<u16>> {
-        self.first()?
-            .inbound
-            .iter()
-            .map(|socket| Ok(socket.local_addr()?.port()))
-            .collect()
-    }
-
-    fn addresses(&self, config: &Config) -> io::Result<Value> {
-        let first = self.first()?;
-        let inbound: io::Result<Vec<SocketAddr>> =
-            first.inbound.iter().map(TcpListener::local_addr).collect();
-        let mut binds = Map::new();
-        for (bind, socket) in config.binds.iter().zip(&first.binds) {
-            binds.insert(
-                config.expand(&bind.authority).to_string(),
-                json!(socket.local_addr()?),
-            );
-        }
-        let outbound = first.outbound.as_ref().map(TcpListener::local_addr).transpose()?;
-        Ok(json!({
-            "outbound": outbound,
-            "inbound": inbound?,
-            "bind": binds,
-            "status": self.status.local_addr()?,
-            "admin": self.admin.local_addr()?,
-        }))
-    }
-}
-
-/// Workers share a port, and the kernel would let another process of the same user share it too: half of its
-/// connections would be ours. So a port that somebody listens on is refused.
-fn check_free(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    TcpListener::bind(address).map(drop)
 }
 
 /// The workers, from outside.
@@ -444,20 +328,4 @@ async fn end(withdrawn: Option<JoinHandle<()>>, workers_ended: &mut mpsc::Receiv
         tracing::warn!("not everything has ended in time");
     }
     tracing::info!("ended");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_another_process_shares_out_is_not_free() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        check_free(address).unwrap();
-        let listeners = socket::listen(address, 2).unwrap();
-        let taken = listeners[0].local_addr().unwrap();
-        assert_eq!(check_free(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listeners);
-        check_free(taken).unwrap();
-    }
 }

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_identity::spiffe::{SpiffeId, TrustDomain};
 use weft_proxy_core::authority::{Authority, Scope};
+use weft_proxy_core::capture::PortRange;
+use weft_proxy_core::cidr::Cidr;
 use weft_proxy_core::resource::Name;
 
 mod parse;
@@ -80,6 +82,19 @@ pub struct RunArgs {
     /// Opens an address for peers and forwards to the application; repeatable.
     #[arg(long, env = "WEFT_INBOUND", value_delimiter = ',', value_name = "LISTEN=APP")]
     pub inbound: Vec<String>,
+    /// Where the pod's outbound connections are led to (`weft proxy init`).
+    #[arg(long, env = "WEFT_CAPTURED_OUTBOUND", value_name = "ADDR")]
+    pub captured_outbound: Option<String>,
+    /// Where the pod's inbound connections are led to.
+    #[arg(long, env = "WEFT_CAPTURED_INBOUND", value_name = "ADDR")]
+    pub captured_inbound: Option<String>,
+    /// Address blocks of the cluster, separated by commas: what lies outside them passes at once while the control plane
+    /// can't be reached and --egress is allow [default: the private blocks].
+    #[arg(long, env = "WEFT_MESH_CIDRS", value_name = "CIDRS")]
+    pub mesh_cidrs: Option<String>,
+    /// Ports whose connections are opaque bytes, in either direction: ports and ranges, separated by commas.
+    #[arg(long, env = "WEFT_OPAQUE_PORTS", default_value = "", value_name = "PORTS")]
+    pub opaque_ports: String,
     /// Registers this workload as an endpoint of a Service's port; repeatable.
     #[arg(
         long,
@@ -251,6 +266,14 @@ pub struct Config {
     pub binds: Vec<Bind>,
     /// Ports for peers.
     pub inbound: Vec<InboundAddress>,
+    /// Where outbound connections are led to.
+    pub captured_outbound: Option<SocketAddr>,
+    /// Where inbound connections are led to.
+    pub captured_inbound: Option<SocketAddr>,
+    /// Where the cluster's own addresses are.
+    pub mesh_cidrs: Vec<Cidr>,
+    /// Ports whose connections are opaque bytes.
+    pub opaque_ports: Vec<PortRange>,
     /// Endpoints to register.
     pub registrations: Vec<Registration>,
     /// Labels of the registered workload.
@@ -283,11 +306,31 @@ impl Config {
         parse::config(args, default_workers)
     }
 
+    /// Whether peers may connect to this workload.
+    pub fn has_inbound(&self) -> bool {
+        !self.inbound.is_empty() || self.captured_inbound.is_some()
+    }
+
+    /// Whether the cluster may have the address `ip`.
+    pub fn may_be_meshed(&self, ip: IpAddr) -> bool {
+        self.mesh_cidrs.iter().any(|cidr| cidr.contains(ip))
+    }
+
+    /// Whether connections to `port` are opaque, whatever they carry.
+    pub fn is_opaque(&self, port: u16) -> bool {
+        self.opaque_ports.iter().any(|ports| ports.contains(port))
+    }
+
+    /// Whether a process of ours listens on `port`.
+    pub fn is_own_port(&self, port: u16) -> bool {
+        self.own_addresses.iter().any(|own| own.port() == port)
+    }
+
     /// The node id of this process, whose identity is `own`: the workload's where it has an inbound side, else that
     /// of its service account.
     pub fn node_id(&self, own: &SpiffeId) -> String {
         match &self.workload {
-            Some(workload) if !self.inbound.is_empty() => format!("{}/{workload}", self.namespace),
+            Some(workload) if self.has_inbound() => format!("{}/{workload}", self.namespace),
             _ => format!("{}/sa/{}", self.namespace, own.service_account()),
         }
     }

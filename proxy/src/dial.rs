@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use weft_identity::spiffe::SpiffeId;
@@ -54,15 +55,16 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let address = endpoint.address;
     let connecting = async {
-        let tcp = socket::connect(address)
-            .await
-            .map_err(|error| DialError::Refused(address, error))?;
+        let refused = |error| DialError::Refused(address, error);
         match &endpoint.identity {
             None => Ok(Dialled {
-                stream: tcp.into(),
+                stream: plain(local, address).await.map_err(refused)?.into(),
                 expires: None,
             }),
-            Some(identity) => handshake(local, tcp, address, identity, protocol).await,
+            Some(identity) => {
+                let tcp = socket::connect(address).await.map_err(refused)?;
+                handshake(local, tcp, address, identity, protocol).await
+            }
         }
     };
     timeout(limit, connecting)
@@ -70,9 +72,18 @@ pub async fn dial(
         .unwrap_or(Err(DialError::Timeout(address, limit)))
 }
 
+/// Connects to what speaks without TLS: the application, or what is not meshed. The caller bounds the time.
+pub async fn plain(local: &Local, address: SocketAddr) -> io::Result<TcpStream> {
+    if local.config.captured_inbound.is_some() {
+        socket::connect_to_application(address).await
+    } else {
+        socket::connect(address).await
+    }
+}
+
 async fn handshake(
     local: &Local,
-    tcp: tokio::net::TcpStream,
+    tcp: TcpStream,
     address: SocketAddr,
     expected: &str,
     protocol: &'static [u8],

@@ -29,7 +29,7 @@ use crate::finish::{Finish, Relayed, answer};
 use crate::http::h2::Limits;
 use crate::http::{Body, h1, h2};
 use crate::protocol::{DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff};
-use crate::socket::original_destination;
+use crate::socket::{self, original_destination};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{self, Direction, Edge};
 use crate::upgraded;
@@ -58,9 +58,28 @@ struct Site {
     identity: Option<Name>,
 }
 
+/// Serves a connection that was led here from where it was going, which is where the application is. One that was made
+/// to us, or was going to a port of ours, is no way round the policy of another port.
+pub async fn captured(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+    match original_destination(&tcp) {
+        Some(address) if !worker.local.config.is_own_port(address.port()) => {
+            serve(worker, tcp, peer, address.port(), address).await;
+        }
+        _ => {
+            metrics::count_uncaptured(Direction::Inbound);
+            tracing::info!(%peer, "a connection to the proxy's own port was refused");
+            socket::reset_on_close(&tcp);
+        }
+    }
+}
+
 /// Serves a connection to the inbound port `port`, whose application is at `app`.
 pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: u16, app: SocketAddr) {
     let (port, app) = original_destination(&tcp).map_or((port, app), |address| (address.port(), address));
+    serve(worker, tcp, peer, port, app).await;
+}
+
+async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: u16, app: SocketAddr) {
     let policy = policy(&worker, port);
     let tracked = worker.tracker.track(Direction::Inbound);
     let site = Site::new(worker, peer, app, &policy);
@@ -95,11 +114,15 @@ fn policy(worker: &Worker, port: u16) -> InboundPort {
         .inbound
         .as_ref()
         .and_then(|inbound| inbound.ports.get(&port));
-    named.cloned().unwrap_or(InboundPort {
+    let mut policy = named.cloned().unwrap_or(InboundPort {
         protocol: Protocol::Detect,
         tls: TlsMode::Strict,
         service: None,
-    })
+    });
+    if worker.local.config.is_opaque(port) {
+        policy.protocol = Protocol::Tcp;
+    }
+    policy
 }
 
 impl Site {

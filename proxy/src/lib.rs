@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod app;
 pub mod backoff;
+pub mod capture;
 pub mod certificate;
 pub mod config;
 pub mod control_plane;
@@ -32,6 +33,7 @@ pub mod registration;
 pub mod runtime;
 pub mod serve;
 pub mod socket;
+pub mod sockets;
 pub mod stream;
 pub mod tcp;
 pub mod telemetry;

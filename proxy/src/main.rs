@@ -16,10 +16,13 @@ struct Arguments {
 enum Command {
     /// Runs the data plane.
     Run(Box<weft_proxy::config::RunArgs>),
+    /// Leads the connections of this network namespace through the proxy.
+    Init(Box<weft_proxy::capture::InitArgs>),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => weft_proxy::run(&args),
+        Command::Init(args) => weft_proxy::capture::init(&args),
     }
 }

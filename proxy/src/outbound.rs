@@ -33,7 +33,7 @@ use crate::http::h2::Limits;
 use crate::http::{Body, Upload, h1, h2};
 use crate::memory::Pressure;
 use crate::protocol::sniff;
-use crate::socket::original_destination;
+use crate::socket::{self, original_destination};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{self, Direction};
 use crate::upstream::Bounds;
@@ -82,9 +82,34 @@ pub async fn explicit(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     requests(client, stream, detected, tracked).await;
 }
 
+/// Serves a connection that was led here from where it was going. That decides, whatever a request in it says.
+pub async fn captured(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+    let Some(address) = original_destination(&tcp) else {
+        metrics::count_uncaptured(Direction::Outbound);
+        tracing::info!(%peer, "a connection to the proxy's own port was refused");
+        return socket::reset_on_close(&tcp);
+    };
+    let name = Name::from(address.to_string());
+    toward(worker, tcp.into(), peer, name, Some(address)).await;
+}
+
 /// Serves a connection that is meant for the destination `name`, in any protocol.
 pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: Name) {
+    toward(worker, stream, peer, name, None).await;
+}
+
+/// Serves a connection to the destination `name`, which was captured on its way to `original`.
+async fn toward(
+    worker: Rc<Worker>,
+    stream: Stream,
+    peer: SocketAddr,
+    name: Name,
+    original: Option<SocketAddr>,
+) {
     let tracked = worker.tracker.track(Direction::Outbound);
+    if original.is_some_and(|address| egress::passes_at_once(&worker, address, &name)) {
+        return egress::pass(&worker, stream, &name, &tracked).await;
+    }
     let found = worker.destination(&name).await;
     let client = Client {
         worker,
@@ -96,12 +121,19 @@ pub async fn bound(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, name: N
         Lookup::Absent if client.worker.local.config.egress_allowed => {
             return egress::pass(&client.worker, stream, &name, &tracked).await;
         }
+        // The control plane may have been lost while its answer was waited for.
+        Lookup::Pending if original.is_some_and(|to| egress::passes_at_once(&client.worker, to, &name)) => {
+            return egress::pass(&client.worker, stream, &name, &tracked).await;
+        }
         Lookup::Absent | Lookup::Pending => {
             tracing::info!(%name, "a connection to an unknown destination was refused");
             return stream.reset_on_close();
         }
     };
+    let opaque = destination.opaque.is_some()
+        && original.is_some_and(|address| client.worker.local.config.is_opaque(address.port()));
     match destination.protocol {
+        _ if opaque => opaque::serve(&client, stream, &destination, &tracked).await,
         Protocol::Tcp => opaque::serve(&client, stream, &destination, &tracked).await,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
             let Some((detected, stream)) = first_bytes(stream, &tracked).await else {

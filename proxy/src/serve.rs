@@ -66,6 +66,10 @@ pub struct WorkerListeners {
     pub binds: Vec<TcpListener>,
     /// As [`Config::inbound`].
     pub inbound: Vec<TcpListener>,
+    /// Where outbound connections are led to, one for each address family.
+    pub captured_outbound: Vec<TcpListener>,
+    /// Where inbound connections are led to, one for each address family.
+    pub captured_inbound: Vec<TcpListener>,
 }
 
 /// Runs a worker until it has drained or its time is up. To be called inside a `LocalSet` on the worker's own runtime.
@@ -133,6 +137,12 @@ fn listen(worker: &Rc<Worker>, listeners: WorkerListeners) -> std::io::Result<Jo
             },
         )?;
     }
+    for socket in listeners.captured_outbound {
+        accept(socket, Port::CapturedOutbound)?;
+    }
+    for socket in listeners.captured_inbound {
+        accept(socket, Port::CapturedInbound)?;
+    }
     Ok(accepting)
 }
 
@@ -142,6 +152,8 @@ enum Port {
     Outbound,
     Bind(Name),
     Inbound { port: u16, app: SocketAddr },
+    CapturedOutbound,
+    CapturedInbound,
 }
 
 impl Port {
@@ -150,6 +162,8 @@ impl Port {
             Self::Outbound => outbound::explicit(worker, tcp, peer).await,
             Self::Bind(name) => outbound::bound(worker, tcp.into(), peer, name).await,
             Self::Inbound { port, app } => inbound::connection(worker, tcp, peer, port, app).await,
+            Self::CapturedOutbound => outbound::captured(worker, tcp, peer).await,
+            Self::CapturedInbound => inbound::captured(worker, tcp, peer).await,
         }
     }
 }

@@ -5,11 +5,12 @@
 //! `TCP_USER_TIMEOUT` turn a peer that vanished (a killed node sends no FIN) into an error within [`USER_TIMEOUT`].
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
+use weft_proxy_core::capture::TO_APPLICATION;
 
 /// Connections that the kernel completes ahead of `accept`, per listener.
 const BACKLOG: i32 = 4096;
@@ -25,17 +26,34 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Opens `workers` listening sockets on one address, so that the kernel spreads connections over them
 /// (`SO_REUSEPORT`). With port 0 the kernel chooses a port once, and all share it.
 pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
-    let first = bind(address)?;
+    listen_as(address, workers, false)
+}
+
+/// As [`listen`], for one family only: a socket on every IPv6 address leaves IPv4 to another one.
+pub fn listen_alone(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    listen_as(address, workers, true)
+}
+
+fn listen_as(address: SocketAddr, workers: usize, alone: bool) -> io::Result<Vec<StdListener>> {
+    let first = bind(address, alone)?;
     let bound = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..workers.max(1) {
-        listeners.push(bind(bound)?);
+        listeners.push(bind(bound, alone)?);
     }
     Ok(listeners)
 }
 
-fn bind(address: SocketAddr) -> io::Result<StdListener> {
+/// Whether this network namespace has IPv6.
+pub fn has_ipv6() -> bool {
+    StdListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
+}
+
+fn bind(address: SocketAddr, alone: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if alone && address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -62,13 +80,24 @@ fn configure(socket: &SockRef<'_>) -> io::Result<()> {
 
 /// Connects; the caller bounds the time.
 pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    unconnected(address)?.connect(address).await
+}
+
+/// Connects to an application, past the rules that lead our own pod's connections to our inbound side.
+pub async fn connect_to_application(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = unconnected(address)?;
+    SockRef::from(&socket).set_priority(TO_APPLICATION)?;
+    socket.connect(address).await
+}
+
+fn unconnected(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
     configure(&SockRef::from(&socket))?;
-    socket.connect(address).await
+    Ok(socket)
 }
 
 /// Makes the coming close of `stream` a reset (RST instead of FIN): whatever is unsent is thrown away, and the peer

@@ -8,6 +8,8 @@ pub mod authority;
 mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod capture;
+pub mod cidr;
 pub mod cluster;
 pub mod deadline;
 pub mod drain;

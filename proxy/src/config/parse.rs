@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use weft_identity::spiffe::TrustDomain;
 use weft_proxy_core::authority::{Authority, Scope};
+use weft_proxy_core::{capture, cidr};
 
 use super::{
     AccessLogMode, Bind, CONTROL_PLANE_ACCOUNT, Config, ConfigError, ConfigErrors, DEFAULT_PORT, HealthCheck,
@@ -80,6 +81,17 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
     let outbound = problems.loopback("--outbound", &args.outbound);
     let binds = binds(&args.binds, problems);
     let inbound = inbound(&args.inbound, problems);
+    let captured_outbound = optional("--captured-outbound", args.captured_outbound.as_deref(), problems);
+    let captured_inbound = optional("--captured-inbound", args.captured_inbound.as_deref(), problems);
+    let mesh_cidrs = args.mesh_cidrs.as_deref().map_or_else(
+        || Some(cidr::PRIVATE.to_vec()),
+        |text| problems.check("--mesh-cidrs", text, capture::cidrs(text)),
+    );
+    let opaque_ports = problems.check(
+        "--opaque-ports",
+        &args.opaque_ports,
+        capture::ports(&args.opaque_ports),
+    );
     let registrations = registrations(&args.register, &inbound, problems);
     check_workload(args, problems);
     let labels = labels(&args.labels, problems);
@@ -120,6 +132,10 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
         outbound: outbound?,
         binds,
         inbound,
+        captured_outbound,
+        captured_inbound,
+        mesh_cidrs: mesh_cidrs?,
+        opaque_ports: opaque_ports?,
         registrations,
         labels,
         zone: args.zone.as_str().into(),
@@ -175,6 +191,10 @@ fn inbound(given: &[String], problems: &mut Problems) -> Vec<InboundAddress> {
     inbound
 }
 
+fn optional(flag: &'static str, given: Option<&str>, problems: &mut Problems) -> Option<SocketAddr> {
+    given.and_then(|text| problems.address(flag, text))
+}
+
 fn registrations(given: &[String], inbound: &[InboundAddress], problems: &mut Problems) -> Vec<Registration> {
     given
         .iter()
@@ -227,7 +247,13 @@ fn is_dns_label(text: &str) -> bool {
 fn check_workload(args: &RunArgs, problems: &mut Problems) {
     const FLAG: &str = "--workload";
     match &args.workload {
-        None if !args.inbound.is_empty() => problems.add(FLAG, "", "a workload with --inbound needs a name"),
+        None if !args.inbound.is_empty() || args.captured_inbound.is_some() => {
+            problems.add(
+                FLAG,
+                "",
+                "a workload with --inbound or --captured-inbound needs a name",
+            );
+        }
         Some(name) if !name.split('.').all(is_dns_label) || name.len() > 253 => {
             problems.add(FLAG, name, "it must be a DNS name in lower case");
         }

@@ -9,7 +9,7 @@ use super::{CONNECT_TIMEOUT, Site};
 use crate::drain::{Busy, Tracked};
 use crate::stream::Stream;
 use crate::telemetry::access_log::Record;
-use crate::{socket, tcp};
+use crate::{dial, tcp};
 
 /// Silence of a client after which an application that may speak first is given the chance to.
 const SERVER_FIRST: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ pub(super) async fn serve(site: &Site, stream: Stream, tracked: &Tracked) {
 }
 
 async fn connect(site: &Site) -> Option<Stream> {
-    let connected = timeout(CONNECT_TIMEOUT, socket::connect(site.app.address)).await;
+    let connected = timeout(CONNECT_TIMEOUT, dial::plain(&site.worker.local, site.app.address)).await;
     Some(connected.ok()?.ok()?.into())
 }
 

@@ -13,6 +13,7 @@ use weft_proxy_core::authority::{is_forbidden, is_own};
 use weft_proxy_core::hygiene::{RequestFacts, check_response, strip_hop_by_hop, strip_private};
 use weft_proxy_core::outcome::Reason;
 use weft_proxy_core::resource::{Endpoint, Name};
+use weft_proxy_core::snapshot::Lookup;
 
 use crate::drain::Tracked;
 use crate::finish::{Finish, Judge, Open, Relayed, answer, completed};
@@ -58,6 +59,16 @@ fn outside(address: SocketAddr) -> Arc<Endpoint> {
         identity: None,
         workload: "".into(),
     })
+}
+
+/// Whether a captured connection to `address` needs no answer about `name`: nothing is known of it, nobody can be
+/// asked, and no part of the mesh has such an address.
+pub(super) fn passes_at_once(worker: &Worker, address: SocketAddr, name: &str) -> bool {
+    let local = &worker.local;
+    local.config.egress_allowed
+        && !local.config.may_be_meshed(address.ip())
+        && !local.published.is_connected()
+        && matches!(local.published.load().lookup(name), Lookup::Pending)
 }
 
 /// Passes a connection.

@@ -240,6 +240,11 @@ pub fn count_refused_plaintext() {
     counter!("weft_inbound_refused_connections_total", "why" => "plaintext").increment(1);
 }
 
+/// Counts a connection that was made to a captured port itself, instead of being led there.
+pub fn count_uncaptured(direction: Direction) {
+    counter!("weft_uncaptured_connections_total", "direction" => direction.label()).increment(1);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

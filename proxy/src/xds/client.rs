@@ -116,7 +116,7 @@ impl Client {
         let identity = published.identified().await;
         let always = Always {
             node_id: config.node_id(identity.leaf.id()),
-            inbound: !config.inbound.is_empty(),
+            inbound: config.has_inbound(),
             binds: config
                 .binds
                 .iter()

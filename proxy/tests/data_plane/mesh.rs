@@ -139,6 +139,7 @@ impl Proxy {
             outbound: Some(listen(any)),
             binds: config.binds.iter().map(|_| listen(any)).collect(),
             inbound: config.inbound.iter().map(|_| listen(any)).collect(),
+            ..WorkerListeners::default()
         };
         let addresses = |sockets: &[std::net::TcpListener]| -> Vec<SocketAddr> {
             sockets
