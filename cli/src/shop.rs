@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -72,12 +73,12 @@ pub(crate) struct Load {
 
 #[derive(Debug, Args)]
 struct Led {
-    /// The sidecar's outbound port.
-    #[arg(long, env = "WEFT_SHOP_OUTBOUND", required_unless_present = "leash")]
+    /// The sidecar's outbound port; without it others are dialled by their names, as in a pod.
+    #[arg(long, env = "WEFT_SHOP_OUTBOUND")]
     outbound: Option<SocketAddr>,
-    /// The port that the sidecar opens for the broker.
+    /// `HOST:PORT` of the broker, or the port that the sidecar opens for it.
     #[arg(long, env = "WEFT_SHOP_BROKER")]
-    broker: Option<SocketAddr>,
+    broker: Option<Authority>,
     /// Be led through stdin.
     #[arg(long)]
     leash: bool,
@@ -139,12 +140,12 @@ async fn run_app(told: App) -> anyhow::Result<()> {
         listeners.grpc = Some(grpc);
     }
     announce::listening(&addresses);
-    let (peers, stop) = led(told.led).await?;
+    let (outbound, broker, stop) = led(told.led).await?;
     let config = Config {
         replica: told.replica,
         version: told.version,
-        outbound: Outbound::Sidecar(peers.outbound),
-        broker: peers.broker,
+        outbound,
+        broker,
         data: told.data,
     };
     Ok(app::run(service, config, listeners, stop).await?)
@@ -153,17 +154,17 @@ async fn run_app(told: App) -> anyhow::Result<()> {
 async fn run_broker(told: Broker) -> anyhow::Result<()> {
     let (listener, address) = listen(told.listen).await?;
     announce::listening(&json!({ "mqtt": address }));
-    let (_, stop) = led(told.led).await?;
+    let (.., stop) = led(told.led).await?;
     broker::serve(listener, stop).await;
     Ok(())
 }
 
 async fn run_load(told: Load) -> anyhow::Result<()> {
     announce::listening(&json!({}));
-    let (peers, stop) = led(told.led).await?;
+    let (outbound, _, stop) = led(told.led).await?;
     // Ids are unique over restarts, so that the journals tell executions of different runs apart.
     let name = format!("load-{}", std::process::id());
-    let tally = load::run(&name, Outbound::Sidecar(peers.outbound), told.rate, stop).await;
+    let tally = load::run(&name, outbound, told.rate, stop).await;
     println!("{}", json!({ "tally": tally }));
     Ok(())
 }
@@ -176,8 +177,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)
     Ok((listener, address))
 }
 
-/// Where the peers are, and what stops the process.
-async fn led(led: Led) -> anyhow::Result<(Peers, CancellationToken)> {
+/// Where requests go, where the broker is, and what stops the process.
+async fn led(led: Led) -> anyhow::Result<(Outbound, Option<Authority>, CancellationToken)> {
     let stop = CancellationToken::new();
     let mut signals = signal::Signals::new()?;
     if !led.leash {
@@ -186,9 +187,8 @@ async fn led(led: Led) -> anyhow::Result<(Peers, CancellationToken)> {
             signals.next().await;
             ended.cancel();
         });
-        let outbound = led.outbound.context("--outbound is missing")?;
-        let broker = led.broker;
-        return Ok((Peers { outbound, broker }, stop));
+        let outbound = led.outbound.map_or(Outbound::Names, Outbound::Sidecar);
+        return Ok((outbound, led.broker, stop));
     }
     let (first, line) = oneshot::channel();
     let ended = stop.clone();
@@ -200,8 +200,10 @@ async fn led(led: Led) -> anyhow::Result<(Peers, CancellationToken)> {
         }
     });
     let line = line.await.context("stdin ended before its first line")?;
-    let peers = serde_json::from_str(&line).context("the first line of stdin is not what it should be")?;
-    Ok((peers, stop))
+    let Peers { outbound, broker } =
+        serde_json::from_str(&line).context("the first line of stdin is not what it should be")?;
+    let broker = broker.map(|broker| broker.to_string().parse()).transpose()?;
+    Ok((Outbound::Sidecar(outbound), broker, stop))
 }
 
 /// Passes on the first line, and waits for the end of stdin. A thread of its own, which ends with the process: a read

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use http::uri::Authority;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -81,7 +82,7 @@ pub struct Config {
     /// Where its requests go.
     pub outbound: Outbound,
     /// Where the broker is; `None`: events are neither published nor heard.
-    pub broker: Option<SocketAddr>,
+    pub broker: Option<Authority>,
     /// A folder that the replicas of this service share; `None`: nothing is shared or kept.
     pub data: Option<PathBuf>,
 }
@@ -146,7 +147,7 @@ fn build(
     Ok(match service {
         Service::User => {
             let users = Users::open(ledger)?;
-            if let Some(broker) = config.broker {
+            if let Some(broker) = config.broker.clone() {
                 let (name, heard, stop) = (config.replica.clone(), users.heard(), stop.clone());
                 tasks.spawn(async move { events::listen(&name, broker, heard, stop).await });
             }
@@ -155,7 +156,7 @@ fn build(
         Service::Product => Application::Product(Products::new(&config.version, &config.outbound)?),
         Service::Order => {
             let client = Arc::new(Client::new(config.outbound.clone()));
-            let publisher = config.broker.map(|broker| {
+            let publisher = config.broker.as_ref().map(|broker| {
                 let (publisher, driver) = events::publisher(&config.replica, broker, stop.clone());
                 tasks.spawn(driver);
                 publisher

@@ -1,7 +1,7 @@
 //! How an application calls another: HTTP/1.1 requests in absolute form, sent to its sidecar as to any HTTP proxy.
 //!
-//! Without a mesh (in tests) the same requests go straight to the peers, which is what absolute form allows (RFC
-//! 9112, 3.2.2). Connections are kept and used again; a request that a stale one did not take is sent on another,
+//! Where nothing is known of a sidecar (in a pod, whose sidecar captures connections, and in tests) the same requests
+//! go straight to the peers, which is what absolute form allows (RFC 9112, 3.2.2). Connections are kept and used again; a request that a stale one did not take is sent on another,
 //! everything else is up to the mesh: this client doesn't retry.
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How large an answer may be, in bytes.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
+/// The port of an authority that names none.
+const HTTP_PORT: u16 = 80;
+
 /// How many idle connections are kept per address.
 const MAX_IDLE: usize = 64;
 
@@ -37,20 +40,24 @@ pub enum Outbound {
     Sidecar(SocketAddr),
     /// To the peer itself, by authority.
     Direct(BTreeMap<String, SocketAddr>),
+    /// To the peer itself, whose name is looked up.
+    Names,
 }
 
 impl Outbound {
-    /// The address to dial for `authority`.
+    /// What to dial for `authority`: an address, or a name to look up, with a port.
     ///
     /// # Errors
-    /// When it has no address.
-    pub fn address(&self, authority: &str) -> Result<SocketAddr, CallError> {
+    /// When it has none.
+    pub fn address(&self, authority: &str) -> Result<String, CallError> {
         match self {
-            Self::Sidecar(address) => Ok(*address),
+            Self::Sidecar(address) => Ok(address.to_string()),
             Self::Direct(peers) => peers
                 .get(authority)
-                .copied()
+                .map(SocketAddr::to_string)
                 .ok_or_else(|| CallError::Unknown(authority.to_owned())),
+            Self::Names if authority.contains(':') => Ok(authority.to_owned()),
+            Self::Names => Ok(format!("{authority}:{HTTP_PORT}")),
         }
     }
 }
@@ -100,7 +107,7 @@ pub enum CallError {
     Invalid(#[from] http::Error),
     /// Nothing listens, or the machine refuses.
     #[error("can't connect to {0}: {1}")]
-    Connect(SocketAddr, std::io::Error),
+    Connect(String, std::io::Error),
     /// The connection broke.
     #[error("the connection ended before the answer did: {0}")]
     Broken(#[from] hyper::Error),
@@ -121,7 +128,7 @@ type Sender = SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub struct Client {
     outbound: Outbound,
-    idle: Mutex<HashMap<SocketAddr, Vec<Sender>>>,
+    idle: Mutex<HashMap<String, Vec<Sender>>>,
 }
 
 impl Client {
@@ -140,16 +147,12 @@ impl Client {
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, CallError> {
         let address = self.outbound.address(call.authority)?;
         let request = request(call)?;
-        tokio::time::timeout(CALL_TIMEOUT, self.exchange(address, request))
+        tokio::time::timeout(CALL_TIMEOUT, self.exchange(&address, request))
             .await
             .unwrap_or(Err(CallError::Timeout))
     }
 
-    async fn exchange(
-        &self,
-        address: SocketAddr,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Answer, CallError> {
+    async fn exchange(&self, address: &str, mut request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
         loop {
             let mut sender = match self.take(address) {
                 Some(sender) => sender,
@@ -171,36 +174,37 @@ impl Client {
         }
     }
 
-    fn take(&self, address: SocketAddr) -> Option<Sender> {
+    fn take(&self, address: &str) -> Option<Sender> {
         let mut idle = self
             .idle
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let senders = idle.get_mut(&address)?;
+        let senders = idle.get_mut(address)?;
         std::iter::from_fn(|| senders.pop()).find(|sender| !sender.is_closed())
     }
 
-    fn give_back(&self, address: SocketAddr, sender: Sender) {
+    fn give_back(&self, address: &str, sender: Sender) {
         let mut idle = self
             .idle
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let senders = idle.entry(address).or_default();
+        let senders = idle.entry(address.to_owned()).or_default();
         if senders.len() < MAX_IDLE && !sender.is_closed() {
             senders.push(sender);
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<Sender, CallError> {
+async fn connect(address: &str) -> Result<Sender, CallError> {
     let stream = TcpStream::connect(address)
         .await
         .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        .map_err(|error| CallError::Connect(address, error))?;
+        .map_err(|error| CallError::Connect(address.to_owned(), error))?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let address = address.to_owned();
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%address, %error, "a connection broke");
+            tracing::debug!(address, %error, "a connection broke");
         }
     });
     sender.ready().await?;

@@ -2,10 +2,10 @@
 //! opens for it, as opaque TCP.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::uri::Authority;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -15,6 +15,9 @@ use crate::message::to_json;
 
 /// Topics are `orders/<user>`.
 const TOPIC: &str = "orders";
+
+/// The port of a broker of which none is said.
+const MQTT_PORT: u16 = 1883;
 
 /// How often a silent connection is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -93,7 +96,7 @@ impl Publisher {
 /// A publisher, and the task that drives it until `stop`.
 pub(crate) fn publisher(
     name: &str,
-    broker: SocketAddr,
+    broker: &Authority,
     stop: CancellationToken,
 ) -> (Publisher, impl Future<Output = ()> + use<>) {
     let (client, events) = AsyncClient::new(options(name, broker), QUEUE);
@@ -102,13 +105,14 @@ pub(crate) fn publisher(
 }
 
 /// Hears every order's event until `stop`.
-pub(crate) async fn listen(name: &str, broker: SocketAddr, heard: Heard, stop: CancellationToken) {
-    let (client, events) = AsyncClient::new(options(name, broker), QUEUE);
+pub(crate) async fn listen(name: &str, broker: Authority, heard: Heard, stop: CancellationToken) {
+    let (client, events) = AsyncClient::new(options(name, &broker), QUEUE);
     drive(client, events, stop, Some(heard)).await;
 }
 
-fn options(name: &str, broker: SocketAddr) -> MqttOptions {
-    let mut options = MqttOptions::new(name, broker.ip().to_string(), broker.port());
+fn options(name: &str, broker: &Authority) -> MqttOptions {
+    let host = broker.host().trim_matches(['[', ']']);
+    let mut options = MqttOptions::new(name, host, broker.port_u16().unwrap_or(MQTT_PORT));
     options.set_keep_alive(KEEP_ALIVE);
     options
 }

@@ -58,7 +58,7 @@ impl Products {
             .build()?;
         let dialled = Uri::builder()
             .scheme("http")
-            .authority(address.to_string())
+            .authority(address)
             .path_and_query("/")
             .build()?;
         let channel = Endpoint::from(dialled)

@@ -60,7 +60,7 @@ impl Shop {
             let config = Config {
                 version: "v2".into(),
                 outbound: Outbound::Direct(peers.clone()),
-                broker: Some(broker),
+                broker: Some(broker.to_string().parse().unwrap()),
                 data: Some(folder(dir.path(), service)),
                 replica,
             };
