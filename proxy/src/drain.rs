@@ -2,7 +2,7 @@
 //!
 //! Every accepted connection holds a [`Tracked`]. Its task polls it for a [`Signal`]; exchanges and tunnels on it hold
 //! a [`Busy`]. Once a second the worker [sweeps](Tracker::sweep): a request head that is not whole
-//! [`HEAD_TIMEOUT`] after its first byte ends its connection, and so does idleness. Thus a deadline costs no timer and
+//! [`HEAD_TIMEOUT`] after its first byte ends its connection (HTTP/1 is answered 408), and so does idleness. Thus a deadline costs no timer and
 //! no clock read per request, and is kept to a second.
 //!
 //! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end, too, each
@@ -54,6 +54,8 @@ struct State {
     used: Cell<bool>,
     /// The second in which the head that is being read began, plus one; 0 while none is.
     head_since: Cell<u32>,
+    /// The same for a block of fields in HTTP/2, which may come while exchanges run.
+    block_since: Cell<u32>,
     /// The second in which the last exchange ended.
     idle_since: Cell<u32>,
 }
@@ -77,7 +79,7 @@ pub struct Busy {
     running: Arc<AtomicUsize>,
 }
 
-/// Notes when a request head begins; the HTTP/1 transport holds it.
+/// Notes when a request head begins; the transport beneath HTTP holds it.
 #[derive(Clone, Debug)]
 pub struct HeadClock {
     state: Rc<State>,
@@ -111,11 +113,6 @@ impl Tracker {
             running: Arc::clone(&self.running),
             direction,
         }
-    }
-
-    /// Seconds of this worker's life.
-    pub fn clock(&self) -> Rc<Cell<u32>> {
-        Rc::clone(&self.second)
     }
 
     /// Open connections.
@@ -155,8 +152,7 @@ impl Tracker {
         let now = self.second.get() + 1;
         self.second.set(now);
         for state in self.connections.borrow().values() {
-            let head = state.head_since.get();
-            if head != 0 && now - (head - 1) > HEAD_TIMEOUT {
+            if is_late(&state.head_since, now) || is_late(&state.block_since, now) {
                 state.raise(Signal::Abort);
             } else if state.busy.get() == 0 && now - state.idle_since.get() > IDLE_TIMEOUT {
                 state.raise(if state.used.get() {
@@ -167,6 +163,12 @@ impl Tracker {
             }
         }
     }
+}
+
+/// Whether what began in the second before `since` should be whole by now.
+fn is_late(since: &Cell<u32>, now: u32) -> bool {
+    let since = since.get();
+    since != 0 && now - (since - 1) > HEAD_TIMEOUT
 }
 
 impl State {
@@ -242,7 +244,12 @@ impl Tracked {
         }
     }
 
-    /// For the transport beneath HTTP/1.
+    /// Whether the connection ends because a request head did not come in time.
+    pub fn head_is_late(&self) -> bool {
+        is_late(&self.state.head_since, self.second.get())
+    }
+
+    /// For the transport beneath HTTP.
     pub fn head_clock(&self) -> HeadClock {
         HeadClock {
             state: Rc::clone(&self.state),
@@ -268,11 +275,26 @@ impl Drop for Busy {
 }
 
 impl HeadClock {
-    /// Bytes came while no exchange runs: a head has begun, unless it had before.
-    pub fn bytes_arrived(&self) {
-        if self.state.busy.get() == 0 && self.state.head_since.get() == 0 {
+    /// A head of HTTP/1 has begun, now unless it had before. It is whole when its exchange begins.
+    pub fn begun(&self) {
+        if self.state.head_since.get() == 0 {
             self.state.head_since.set(self.second.get() + 1);
         }
+    }
+
+    /// Whether a block of fields of HTTP/2 has begun and is not whole.
+    pub fn within_block(&self, within: bool) {
+        let since = &self.state.block_since;
+        if !within {
+            since.set(0);
+        } else if since.get() == 0 {
+            since.set(self.second.get() + 1);
+        }
+    }
+
+    /// Seconds of the worker's life.
+    pub fn second(&self) -> u32 {
+        self.second.get()
     }
 
     /// Whether an exchange runs.
@@ -297,21 +319,39 @@ mod tests {
         let tracker = Tracker::new(Arc::default());
         let slow = tracker.track(Direction::Outbound);
         (0..60).for_each(|_| tracker.sweep());
-        slow.head_clock().bytes_arrived();
+        slow.head_clock().begun();
         (0..HEAD_TIMEOUT).for_each(|_| tracker.sweep());
-        slow.head_clock().bytes_arrived();
+        slow.head_clock().begun();
         assert_eq!(signal(&slow), Signal::None);
+        assert!(!slow.head_is_late());
         tracker.sweep();
         assert_eq!(signal(&slow), Signal::Abort);
+        assert!(slow.head_is_late());
+    }
+
+    #[test]
+    fn a_block_of_fields_has_ten_seconds_also_while_exchanges_run() {
+        let tracker = Tracker::new(Arc::default());
+        let connection = tracker.track(Direction::Outbound);
+        let clock = connection.head_clock();
+        clock.within_block(true);
+        (0..HEAD_TIMEOUT).for_each(|_| tracker.sweep());
+        clock.within_block(false);
+        clock.within_block(true);
+        let _busy = connection.begin();
+        (0..HEAD_TIMEOUT).for_each(|_| tracker.sweep());
+        assert_eq!(signal(&connection), Signal::None);
+        tracker.sweep();
+        assert_eq!(signal(&connection), Signal::Abort);
+        assert!(!connection.head_is_late(), "no head of HTTP/1");
     }
 
     #[test]
     fn a_busy_connection_is_never_swept() {
         let tracker = Tracker::new(Arc::default());
         let connection = tracker.track(Direction::Outbound);
-        connection.head_clock().bytes_arrived();
+        connection.head_clock().begun();
         let busy = connection.begin();
-        connection.head_clock().bytes_arrived();
         (0..=IDLE_TIMEOUT).for_each(|_| tracker.sweep());
         assert_eq!(signal(&connection), Signal::None);
         drop(busy);

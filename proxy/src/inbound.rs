@@ -224,11 +224,13 @@ async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Trac
         Limits::APPLICATION
     };
     let site = Rc::new(site);
+    if detected == Detected::NeedMore {
+        return h1::too_late(stream, tracked.direction());
+    }
     if detected == Detected::Http2 {
-        let clock = site.worker.tracker.clock();
         let handle =
             move |request: Request<Body>, busy: Busy| request::serve(Rc::clone(&site), request, busy, None);
-        return h2::serve(stream, limits, tracked, clock, handle).await;
+        return h2::serve(stream, limits, tracked, handle).await;
     }
     let slot = Slot::default();
     let handle = |request: Request<Body>, busy: Busy| {
@@ -246,7 +248,6 @@ async fn requests(site: Site, stream: Stream, detected: Detected, tracked: &Trac
 async fn refuse(site: Site, stream: Stream, detected: Detected, tracked: &Tracked) {
     metrics::count_refused_plaintext();
     tracked.finish(); // after the one answer
-    let clock = site.worker.tracker.clock();
     let handle = move |request: Request<Body>, busy: Busy| {
         let worker = &site.worker;
         let protocol = metrics::Protocol::of(request.version(), is_grpc(request.headers()));
@@ -258,7 +259,7 @@ async fn refuse(site: Site, stream: Stream, detected: Detected, tracked: &Tracke
     };
     match detected {
         Detected::Http1 => drop(h1::serve(stream, tracked, handle).await),
-        Detected::Http2 => h2::serve(stream, Limits::APPLICATION, tracked, clock, handle).await,
+        Detected::Http2 => h2::serve(stream, Limits::APPLICATION, tracked, handle).await,
         Detected::Tls | Detected::Opaque | Detected::NeedMore => stream.reset_on_close(),
     }
 }

@@ -156,17 +156,13 @@ async fn first_bytes(stream: Stream, tracked: &Tracked) -> Option<(Detected, Str
 /// Serves requests in whichever version the client speaks.
 async fn requests(client: Client, stream: Stream, detected: Detected, tracked: Tracked) {
     let worker = Rc::clone(&client.worker);
+    if detected == Detected::NeedMore {
+        return h1::too_late(stream, tracked.direction());
+    }
     if detected == Detected::Http2 {
         let handle =
             move |request: Request<Body>, busy: Busy| self::request(client.clone(), request, busy, None);
-        return h2::serve(
-            stream,
-            Limits::APPLICATION,
-            &tracked,
-            worker.tracker.clock(),
-            handle,
-        )
-        .await;
+        return h2::serve(stream, Limits::APPLICATION, &tracked, handle).await;
     }
     let peer = client.peer;
     let slot = Slot::default();

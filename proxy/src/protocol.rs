@@ -2,7 +2,7 @@
 //!
 //! Silence costs nothing and decides nothing: no buffer exists before the first byte, and a client that says nothing
 //! is never taken for one that speaks an opaque protocol. From the first byte on there are [`DETECT_TIMEOUT`] to show
-//! what it is; what is undecided then is opaque.
+//! what it is; what is undecided then is opaque where anything may come, and too late where only HTTP may.
 
 use std::time::Duration;
 
@@ -22,18 +22,35 @@ const MAX_HELLO: usize = 64 * 1024;
 /// Bytes read at first.
 const FIRST_READ: usize = 1024;
 
-/// Waits for the first bytes of `stream` and says what it speaks. `None`: it ended or broke before it said anything.
+/// Waits for the first bytes of `stream` and says what it speaks; [`Detected::NeedMore`]: time was up. `None`: it ended or
+/// broke before it said anything.
 pub async fn sniff(stream: Stream) -> Option<(Detected, Stream)> {
     let decided = |bytes: &[u8]| Some(detect(bytes)).filter(|detected| *detected != Detected::NeedMore);
     let (detected, stream) = read_until(stream, MAX_BYTES, decided).await?;
-    Some((detected.unwrap_or(Detected::Opaque), stream))
+    let detected = match detected {
+        Decision::Made(detected) => detected,
+        Decision::Late => Detected::NeedMore,
+        Decision::None => Detected::Opaque,
+    };
+    Some((detected, stream))
 }
 
 /// The ALPN names that the `ClientHello` at the beginning of `stream` offers; empty when it offers none or can't be
 /// read. `None`: the stream broke.
 pub async fn offered_alpn(stream: Stream) -> Option<(Vec<Vec<u8>>, Stream)> {
-    let (names, stream) = read_until(stream, MAX_HELLO, read_hello).await?;
-    Some((names.unwrap_or_default(), stream))
+    Some(match read_until(stream, MAX_HELLO, read_hello).await? {
+        (Decision::Made(names), stream) => (names, stream),
+        (Decision::Late | Decision::None, stream) => (Vec::new(), stream),
+    })
+}
+
+/// What was found out about the beginning of a stream.
+enum Decision<T> {
+    Made(T),
+    /// Time was up before.
+    Late,
+    /// The limit or the end of the stream came before.
+    None,
 }
 
 /// Whether ALPN names are such that only a mesh peer offers them.
@@ -70,7 +87,7 @@ async fn read_until<T>(
     mut stream: Stream,
     limit: usize,
     decide: impl Fn(&[u8]) -> Option<T>,
-) -> Option<(Option<T>, Stream)> {
+) -> Option<(Decision<T>, Stream)> {
     if !stream.speaks().await.ok()? {
         return None;
     }
@@ -79,14 +96,16 @@ async fn read_until<T>(
         loop {
             let count = stream.read_buf(&mut seen).await.ok()?;
             if let Some(decision) = decide(&seen) {
-                return Some(Some(decision));
+                return Some(Decision::Made(decision));
             }
             if count == 0 || seen.len() >= limit {
-                return Some(None);
+                return Some(Decision::None);
             }
         }
     };
-    let decision = timeout(DETECT_TIMEOUT, reading).await.unwrap_or(Some(None))?;
+    let decision = timeout(DETECT_TIMEOUT, reading)
+        .await
+        .unwrap_or(Some(Decision::Late))?;
     Some((decision, stream.with_prefix(seen.freeze())))
 }
 

@@ -5,8 +5,9 @@
 //! take private fields ([`take_private`], from mesh peers only), strip ([`strip_hop_by_hop`], [`strip_private`]), then add
 //! its own fields; so no field that a message names in `Connection` can remove one of ours.
 //!
-//! Not here, because it can't be seen here: what hyper drops before a head is handed out (a `#fragment`; the
-//! `Content-Length` beside a `Transfer-Encoding`). Neither is forwarded, so the next reader doesn't see it either.
+//! Not here, because it can't be seen here: how the bytes of an HTTP/1 connection are framed, which [`crate::framing`]
+//! reads before the HTTP library does; and a `#fragment`, which hyper drops before a head is handed out and which is not
+//! forwarded, so the next reader doesn't see it either.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT,
@@ -97,6 +98,23 @@ pub enum Violation {
     /// RFC 9110 section 8.6.
     #[error("Content-Length is not exactly one decimal number")]
     ContentLength,
+    /// RFC 9112 section 2.2 lets a bare LF pass for a line's end; not every reader does.
+    #[error("a line does not end in CRLF")]
+    LineEnd,
+    /// RFC 9112 section 5.2.
+    #[error("a header field is folded over several lines")]
+    Folded,
+    /// RFC 9112 section 7.1.
+    #[error("the body's chunks are malformed")]
+    Chunks,
+    /// What was meant for TLS would leave in the clear.
+    #[error(
+        "an https:// target can't be asked for without TLS: use CONNECT, or http:// and the mesh's own TLS"
+    )]
+    Https,
+    /// RFC 9110 section 10.1.1.
+    #[error("Expect is not exactly one `100-continue`")]
+    Expect,
     /// RFC 9110 section 9.3.6.
     #[error("a CONNECT request has no body")]
     ConnectWithBody,
@@ -120,6 +138,7 @@ impl Violation {
         match self {
             Self::AuthorityMismatch => Reason::AuthorityMismatch,
             Self::Authority(AuthorityError::Forbidden) => Reason::ConnectForbidden,
+            Self::Expect => Reason::ExpectationFailed,
             Self::ManyFields | Self::LongHead | Self::LongTrailers => Reason::HeadersTooLarge,
             _ => Reason::BadRequest,
         }
@@ -167,7 +186,8 @@ pub fn check_request(
     headers: &HeaderMap,
 ) -> Result<RequestFacts, Violation> {
     check_size(Some(uri), headers)?;
-    check_target(uri)?;
+    check_target(version, uri)?;
+    check_expect(headers)?;
     let length = check_length(version, headers)?;
     if method == Method::CONNECT && !matches!(length, BodyLength::Undeclared) {
         return Err(Violation::ConnectWithBody);
@@ -314,17 +334,28 @@ fn fields_len(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-fn check_target(uri: &Uri) -> Result<(), Violation> {
-    if uri
-        .scheme_str()
-        .is_some_and(|scheme| scheme != "http" && scheme != "https")
-    {
-        return Err(Violation::Scheme);
+fn check_target(version: Version, uri: &Uri) -> Result<(), Violation> {
+    match uri.scheme_str() {
+        None | Some("http") => {}
+        // On HTTP/2 the scheme is said with every request, and behind our own TLS it may be either.
+        Some("https") if version == Version::HTTP_2 => {}
+        Some("https") => return Err(Violation::Https),
+        Some(_) => return Err(Violation::Scheme),
     }
     if uri.path().contains("%00") {
         Err(Violation::Nul)
     } else {
         Ok(())
+    }
+}
+
+/// The one expectation there is; of any other nobody can say that it will be met.
+fn check_expect(headers: &HeaderMap) -> Result<(), Violation> {
+    let mut values = headers.get_all(EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        _ => Err(Violation::Expect),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod deadline;
 pub mod drain;
 pub mod endpoint;
 pub mod exchange;
+pub mod framing;
 pub mod hygiene;
 pub mod latency;
 pub mod lease;

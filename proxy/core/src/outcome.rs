@@ -105,6 +105,9 @@ reasons! {
     /// The head or the body did not come in time.
     RequestIncomplete = REQUEST_TIMEOUT 4 "request_incomplete" "RI" Downstream false "http_request_error"
         "the request did not arrive completely in time";
+    /// The request expects something else than `100-continue`.
+    ExpectationFailed = EXPECTATION_FAILED 9 "expectation_failed" "EF" Downstream true "http_request_error"
+        "the request expects what can't be met";
     /// CONNECT to an address that a tunnel must not reach, or a request to this proxy itself.
     ConnectForbidden = FORBIDDEN 7 "connect_forbidden" "CF" Downstream true "destination_ip_prohibited"
         "loopback, link-local and administrative addresses are no destinations of this proxy";

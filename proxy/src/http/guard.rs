@@ -6,6 +6,8 @@
 //! GOAWAY (`ENHANCE_YOUR_CALM`). Frames that carry requests or data earn further control frames, so that a busy
 //! connection is not confused with a flood. `WINDOW_UPDATE` is not counted: a peer that only downloads sends nothing
 //! else, and one costs nothing but its parsing.
+//!
+//! It also sees when a block of fields has begun and is not whole, which `h2` would wait for without end.
 
 use std::cell::Cell;
 use std::io;
@@ -14,6 +16,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::drain::HeadClock;
 
 /// What a peer may send, each per connection and minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
 
 /// Counts frames in a stream of bytes.
 #[derive(Debug)]
@@ -67,6 +72,18 @@ struct Meter {
     earned: u32,
     resets: u32,
     opened: u32,
+    block: Block,
+}
+
+/// A block of fields: HEADERS, and CONTINUATION until one says that it is the last (RFC 9113 section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    /// None, or one that is whole.
+    None,
+    /// Its last frame is not whole.
+    Last,
+    /// More frames follow.
+    Open,
 }
 
 impl Meter {
@@ -81,6 +98,16 @@ impl Meter {
             earned: 0,
             resets: 0,
             opened: 0,
+            block: Block::None,
+        }
+    }
+
+    /// A block of fields has begun and is not whole.
+    fn within_block(&self) -> bool {
+        match self.block {
+            Block::None => false,
+            Block::Last => self.skip > 0,
+            Block::Open => true,
         }
     }
 
@@ -104,8 +131,13 @@ impl Meter {
             bytes = &bytes[taken..];
             if self.filled == FRAME_HEAD {
                 self.filled = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.block = match kind {
+                    HEADERS | CONTINUATION if flags & END_HEADERS == 0 => Block::Open,
+                    HEADERS | CONTINUATION => Block::Last,
+                    _ => Block::None,
+                };
                 if !self.count(kind) {
                     return false;
                 }
@@ -148,12 +180,13 @@ pub struct Guarded<S> {
     stream: S,
     meter: Meter,
     alarm: Alarm,
-    clock: Rc<Cell<u32>>,
+    clock: HeadClock,
 }
 
 impl<S> Guarded<S> {
-    /// Counts what comes from `stream`, an HTTP/2 client; `clock` is advanced once a second by the worker.
-    pub fn new(stream: S, budget: Budget, clock: Rc<Cell<u32>>) -> (Self, Alarm) {
+    /// Counts what comes from `stream`, an HTTP/2 client, by the time of `clock`, and tells that when a block of fields
+    /// begins and ends.
+    pub fn new(stream: S, budget: Budget, clock: HeadClock) -> (Self, Alarm) {
         let alarm = Alarm::default();
         (
             Self {
@@ -178,11 +211,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let second = self.clock.get();
+        let second = self.clock.second();
         if !self.meter.observe(&buf.filled()[before..], second) {
             self.alarm.0.set(true);
             cx.waker().wake_by_ref();
         }
+        self.clock.within_block(self.meter.within_block());
         read
     }
 }
@@ -257,6 +291,33 @@ mod tests {
         assert!(fed(SMALL, &[(HEADERS, 30, 10), (RST_STREAM, 4, 10)], 33));
         assert!(!fed(SMALL, &[(HEADERS, 30, 10), (RST_STREAM, 4, 11)], 33));
         assert!(fed(SMALL, &[(WINDOW_UPDATE, 4, 1_000)], 33));
+    }
+
+    #[test]
+    fn a_block_of_fields_is_open_until_its_last_byte() {
+        let framed = |kind, flags, fields: &[u8]| {
+            let mut bytes = frame(kind, fields.len());
+            bytes[4] = flags;
+            bytes
+        };
+        let block = [
+            framed(HEADERS, 0, b"ab"),
+            framed(CONTINUATION, 0, b""),
+            framed(CONTINUATION, END_HEADERS, b"c"),
+        ];
+        let bytes = block.concat();
+        let mut meter = Meter::new(SMALL);
+        assert!(meter.observe(&[0; PREFACE], 0));
+        for (at, byte) in bytes.iter().enumerate() {
+            assert_eq!(meter.within_block(), at >= FRAME_HEAD, "{at}");
+            assert!(meter.observe(&[*byte], 0));
+        }
+        assert!(!meter.within_block());
+        let one = framed(HEADERS, END_HEADERS, b"ab");
+        assert!(meter.observe(&one[..=FRAME_HEAD], 0));
+        assert!(meter.within_block());
+        assert!(meter.observe(&one[FRAME_HEAD + 1..], 0));
+        assert!(!meter.within_block());
     }
 
     #[test]

@@ -4,16 +4,21 @@
 //! sends one request at a time over a connection. An upgrade (101, or 2xx to CONNECT) ends HTTP on a connection: both
 //! sides then give the byte stream back, with what was read ahead.
 //!
-//! What `hyper` answers by itself to a head it can't read has no `proxy-status`; [`Transport`] adds it, since it sees
-//! bytes leave that no exchange sent.
+//! Beneath `hyper`, [`transport`] holds it to the letter of RFC 9112: bytes about whose framing two readers might
+//! disagree never reach it. What `hyper` answers by itself to a head it can't read has no `proxy-status`; the transport
+//! adds it, since it sees bytes leave that no exchange sent.
+//!
+//! `Expect: 100-continue` is answered here, when the request's body is first asked for: its destination is known then,
+//! and takes it; a request that is refused before is answered without 100. Other 1xx answers of an application are not
+//! passed on: `hyper`'s server and the `h2` crate can't send them. Names of fields are in lower case everywhere, since
+//! HTTP/2 between the sidecars has no other.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
@@ -23,15 +28,18 @@ use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::{Body, BodyError, MAX_HEAD, UploadBody};
-use crate::drain::{Busy, HeadClock, Signal, Tracked};
+use crate::drain::{Busy, Signal, Tracked};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{self, Direction};
-use weft_proxy_core::outcome::Reason;
+use transport::{Scanned, Transport, Wire};
+use weft_proxy_core::framing::Scanner;
+
+mod transport;
+
+pub use transport::too_late;
 
 /// Serves HTTP/1 until the connection ends. `Some`: it ended with an upgrade that `handle` granted, and here is the
 /// byte stream. `handle` is called once per request, never twice at a time.
@@ -42,28 +50,31 @@ where
     B: http_body::Body<Data = Bytes, Error = BodyError> + 'static,
 {
     let upgraded = Cell::new(false);
-    let fresh = Rc::new(Cell::new(false));
+    let wire = Wire::new(Scanner::requests());
     let service = service_fn(|request: Request<Incoming>| {
-        fresh.set(false);
+        wire.fresh.set(false);
         let connect = request.method() == Method::CONNECT;
         let busy = tracked.begin();
-        let (upgraded, handle) = (&upgraded, &handle);
+        let (upgraded, handle, wire) = (&upgraded, &handle, &wire);
         async move {
             // Made where it runs: to move an unstarted future costs as much as it may grow to.
             let mut response = handle(request.map(Body::Http1), busy).await;
-            if tracked.finishing() && !grants_upgrade(connect, response.status()) {
+            let granted = grants_upgrade(connect, response.status());
+            if !granted && (!wire.scanner.borrow_mut().resume() || tracked.finishing()) {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            upgraded.set(grants_upgrade(connect, response.status()));
+            upgraded.set(granted);
             Ok::<_, Infallible>(response)
         }
     });
     let transport = Transport {
-        stream,
-        head: tracked.head_clock(),
-        fresh: Rc::clone(&fresh),
+        scanned: Scanned {
+            stream,
+            wire: Rc::clone(&wire),
+        },
+        clock: tracked.head_clock(),
         direction: tracked.direction(),
     };
     let mut connection = server::Builder::new()
@@ -83,93 +94,21 @@ where
         Pin::new(&mut connection).poll(cx).map(drop)
     })
     .await;
-    upgraded.get().then(|| {
+    if upgraded.get() {
         let parts = connection.into_parts();
-        parts.io.into_inner().stream.with_prefix(parts.read_buf)
-    })
+        return Some(parts.io.into_inner().scanned.stream.with_prefix(parts.read_buf));
+    }
+    if known == Signal::Abort && tracked.head_is_late() {
+        too_late(
+            connection.into_parts().io.into_inner().scanned.stream,
+            tracked.direction(),
+        );
+    }
+    None
 }
 
 fn grants_upgrade(connect: bool, status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success()
-}
-
-/// The byte stream beneath a served connection.
-struct Transport {
-    stream: Stream,
-    head: HeadClock,
-    /// Bytes have come since the last request was understood.
-    fresh: Rc<Cell<bool>>,
-    direction: Direction,
-}
-
-const STATUS_LINE_END: &[u8] = b"\r\n";
-
-/// Where the `proxy-status` line belongs in an answer that `hyper` made itself, and which reason it has.
-fn own_answer(bytes: &[u8]) -> Option<(usize, Reason)> {
-    let reason = match bytes.get(..12)? {
-        b"HTTP/1.1 400" | b"HTTP/1.1 414" | b"HTTP/1.1 505" => Reason::BadRequest,
-        b"HTTP/1.1 431" => Reason::HeadersTooLarge,
-        _ => return None,
-    };
-    let end = bytes.windows(2).position(|window| window == STATUS_LINE_END)?;
-    Some((end + STATUS_LINE_END.len(), reason))
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before && !self.head.busy() {
-            self.head.bytes_arrived();
-            self.fresh.set(true);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Some((line_end, reason)) = self.fresh.get().then(|| own_answer(buf)).flatten() else {
-            return Pin::new(&mut self.stream).poll_write(cx, buf);
-        };
-        metrics::count_own_answer(reason, self.direction);
-        let mut answer = buf[..line_end].to_vec();
-        answer.extend_from_slice(b"proxy-status: ");
-        answer.extend_from_slice(reason.proxy_status(None).as_bytes());
-        answer.extend_from_slice(STATUS_LINE_END);
-        answer.extend_from_slice(&buf[line_end..]);
-        // The connection ends after this answer: one that does not fit the socket at once is not worth a buffer.
-        ready!(Pin::new(&mut self.stream).poll_write(cx, &answer))?;
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if !self.fresh.get() {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        }
-        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
-        self.poll_write(cx, first)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 /// A client connection that takes one request at a time.
@@ -178,6 +117,7 @@ pub struct Sender {
     requests: client::SendRequest<UploadBody>,
     upgraded: Option<oneshot::Receiver<Stream>>,
     open: Rc<Cell<bool>>,
+    wire: Rc<Wire>,
 }
 
 /// Why a request got no response head.
@@ -192,9 +132,14 @@ pub struct SendError {
 impl Sender {
     /// Speaks HTTP/1 over `stream`; a task of its own drives the connection and ends with it.
     pub async fn new(stream: Stream) -> Result<Self, hyper::Error> {
+        let wire = Wire::new(Scanner::responses());
+        let scanned = Scanned {
+            stream,
+            wire: Rc::clone(&wire),
+        };
         let (requests, mut connection) = client::Builder::new()
             .max_buf_size(MAX_HEAD as usize)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(scanned))
             .await?;
         let (give_back, upgraded) = oneshot::channel();
         let open = Rc::new(Cell::new(true));
@@ -205,13 +150,14 @@ impl Sender {
             if ended.is_ok() {
                 let parts = connection.into_parts();
                 // Nobody waits for it unless there was an upgrade.
-                let _ = give_back.send(parts.io.into_inner().with_prefix(parts.read_buf));
+                let _ = give_back.send(parts.io.into_inner().stream.with_prefix(parts.read_buf));
             }
         });
         Ok(Self {
             requests,
             upgraded: Some(upgraded),
             open,
+            wire,
         })
     }
 
@@ -230,6 +176,7 @@ impl Sender {
         &mut self,
         request: Request<UploadBody>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<> {
+        self.wire.scanner.borrow_mut().expect();
         let sending = self.requests.try_send_request(request);
         async move {
             match sending.await {

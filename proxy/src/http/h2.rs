@@ -37,6 +37,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 const MISTAKES: usize = 100;
 /// Decoded request heads that one connection may hold, in bytes; what goes beyond is refused unprocessed.
 const HELD_HEADS: usize = 512 * 1024;
+/// What `h2` reads of a request's head, in bytes. It answers what is longer by itself and without a reason; so it reads
+/// more than [`MAX_HEAD`], and what lies between is answered by us.
+const READ_HEAD: u32 = 2 * MAX_HEAD;
 /// What a field costs beside its name and value (RFC 9113 section 6.5.2), in bytes.
 const FIELD_OVERHEAD: usize = 32;
 
@@ -72,27 +75,22 @@ impl Limits {
 
 /// Serves HTTP/2 until the connection ends. Each request runs in a task of its own, which ends with its stream: a
 /// reset drops what `handle` returned.
-pub async fn serve<H, F, B>(
-    stream: Stream,
-    limits: Limits,
-    tracked: &Tracked,
-    clock: Rc<Cell<u32>>,
-    handle: H,
-) where
+pub async fn serve<H, F, B>(stream: Stream, limits: Limits, tracked: &Tracked, handle: H)
+where
     H: Fn(Request<Body>, Busy) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
     let (transport, flusher) = deferred(stream);
     spawn_local(flusher);
-    let (transport, alarm) = Guarded::new(transport, limits.budget, clock);
+    let (transport, alarm) = Guarded::new(transport, limits.budget, tracked.head_clock());
     let mut handshake = pin!(
         h2::server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(limits.connection_window())
             .max_frame_size(FRAME_SIZE)
             .max_concurrent_streams(limits.streams)
-            .max_header_list_size(MAX_HEAD)
+            .max_header_list_size(READ_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(limits.reset_unseen)
             .max_local_error_reset_streams(Some(MISTAKES))

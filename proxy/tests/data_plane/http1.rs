@@ -292,18 +292,28 @@ fn who_breaks_the_framing_of_its_body_is_told_so() {
         let (app, journal) = echo().await;
         let pair = Pair::new(app);
         let head = "POST / HTTP/1.1\r\nHost: user\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let answer = pair
-            .connect()
-            .await
-            .send(&format!("{head}zz\r\nabc\r\n0\r\n\r\n"))
-            .await
-            .unwrap();
-        assert_eq!(answer.status, 400);
-        let reason = answer.field("proxy-status").unwrap();
-        assert!(
-            reason.contains("http_request_error") && reason.contains("framing"),
-            "{reason}"
-        );
+        for body in [
+            "zz\r\nabc\r\n0\r\n\r\n",
+            "1\nx\r\n0\r\n\r\n",
+            "1;a\nb\r\nx\r\n0\r\n\r\n",
+            "1\r\nxyz",
+            "0\r\na: b\nc: d\r\n\r\n",
+            "0\r\na: b\r\n c\r\n\r\n",
+            "0\r\na: b\rc: d\r\n\r\n",
+        ] {
+            let answer = pair
+                .connect()
+                .await
+                .send(&[head, body].concat())
+                .await
+                .expect(body);
+            assert_eq!(answer.status, 400, "{body:?}");
+            let reason = answer.field("proxy-status").unwrap();
+            assert!(
+                reason.contains("http_request_error") && reason.contains("framing"),
+                "{reason}"
+            );
+        }
         assert!(journal.borrow().is_empty());
     });
 }

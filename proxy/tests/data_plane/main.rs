@@ -13,3 +13,4 @@ mod identity;
 mod life;
 mod opaque;
 mod retry;
+mod strict;

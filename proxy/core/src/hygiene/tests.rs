@@ -75,6 +75,16 @@ fn refused_requests() {
         ),
         (Version::HTTP_2, "GET", "http://b/", &[host], V::AuthorityMismatch),
         (H11, "GET", "ftp://a/", &[host], V::Scheme),
+        (H11, "GET", "https://a/", &[host], V::Https),
+        (Version::HTTP_2, "GET", "ftp://a/", &[host], V::Scheme),
+        (H11, "GET", "/", &[host, ("expect", "a miracle")], V::Expect),
+        (
+            H11,
+            "GET",
+            "/",
+            &[host, ("expect", "100-continue"), ("expect", "x")],
+            V::Expect,
+        ),
         (H11, "GET", "/a%00b", &[host], V::Nul),
         (
             H11,
@@ -194,7 +204,13 @@ fn refused_requests() {
 fn accepted_authorities() {
     for (version, method, uri, fields, expected) in [
         (H11, "GET", "http://a/", &[("host", "A.:80")][..], Some("a")),
-        (H11, "GET", "https://a/", &[("host", "a:443")], Some("a")),
+        (
+            Version::HTTP_2,
+            "GET",
+            "https://a/",
+            &[("host", "a:443")],
+            Some("a"),
+        ),
         (H11, "CONNECT", "a:7000", &[("host", "a")], Some("a:7000")),
         (Version::HTTP_10, "GET", "/", &[], None),
         (Version::HTTP_2, "GET", "/", &[("host", "a")], Some("a")),
