@@ -112,7 +112,13 @@ pub struct RunArgs {
     )]
     pub labels: Vec<String>,
     /// Topology zone of this workload.
-    #[arg(long, env = "WEFT_ZONE", default_value = "", value_name = "ZONE")]
+    #[arg(
+        long,
+        env = "WEFT_ZONE",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ZONE"
+    )]
     pub zone: String,
     /// How the application's health is found out: `tcp` (it accepts connections), or a URL that answers with 2xx.
     #[arg(

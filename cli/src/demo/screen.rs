@@ -166,7 +166,7 @@ impl Screen {
                 format!("not healthy: {}", report.complaints().join("; "))
             };
             let clear = if self.terminal { "\x1b[H\x1b[J" } else { "" };
-            let edges = table::edges(&self.edges());
+            let edges = table::edges(&self.edges(), terminal_size().0);
             let _ = print(&format!("{clear}{edges}\n{verdict}\n"));
         }
         if temporary && report.healthy && self.site.untouched() {

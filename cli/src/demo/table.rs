@@ -53,7 +53,7 @@ pub(crate) struct ReplicaRow<'a> {
 pub(crate) fn render(view: &View<'_>) -> String {
     let [mut head, mut edges, mut problems, mut hints] = [const { String::new() }; 4];
     header(view, &mut head);
-    edges.push_str(&self::edges(&view.edges));
+    edges.push_str(&self::edges(&view.edges, view.columns));
     refused(view.refused, &mut edges);
     let replicas = replicas(view);
     self::problems(view.problems, view.columns, &mut problems);
@@ -76,8 +76,8 @@ fn sections(sections: [&String; 5]) -> String {
     said.join("\n")
 }
 
-/// The edges alone.
-pub(crate) fn edges(rows: &[EdgeRow]) -> String {
+/// The edges alone. Where lines of `columns` characters can't hold all of it, what the other columns say as well goes.
+pub(crate) fn edges(rows: &[EdgeRow], columns: usize) -> String {
     let mut lines = vec![
         [
             "SOURCE",
@@ -95,7 +95,45 @@ pub(crate) fn edges(rows: &[EdgeRow]) -> String {
         .map(str::to_owned),
     ];
     lines.extend(rows.iter().map(edge_line));
-    columns(&lines, 4)
+    let text = self::columns(&lines, 4);
+    if text.lines().all(|line| line.chars().count() <= columns) {
+        return text;
+    }
+    let lines: Vec<[String; 9]> = lines.into_iter().map(narrow).collect();
+    self::columns(&lines, 4)
+}
+
+/// A line of the edges in 80 columns.
+fn narrow(line: [String; 11]) -> [String; 9] {
+    let [
+        source,
+        destination,
+        protocol,
+        mtls,
+        rate,
+        _,
+        success,
+        _,
+        p50,
+        p99,
+        retries,
+    ] = line;
+    let protocol = if protocol == "PROTOCOL" {
+        "PROTO".to_owned()
+    } else {
+        protocol
+    };
+    [
+        source,
+        destination,
+        protocol,
+        mtls,
+        rate,
+        success,
+        p50,
+        p99,
+        retries,
+    ]
 }
 
 fn edge_line(row: &EdgeRow) -> [String; 11] {
@@ -367,7 +405,7 @@ mod tests {
 
     #[test]
     fn an_edge_is_a_line() {
-        let text = edges(&[row("http1", 0), row("tcp", 1)]);
+        let text = edges(&[row("http1", 0), row("tcp", 1)], usize::MAX);
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
@@ -385,6 +423,25 @@ mod tests {
                 "order", "user", "tcp", "yes", "10.0", "100000", "99.99", "%", "1", "-", "-", "0"
             ]
         );
+    }
+
+    #[test]
+    fn in_80_columns_every_edge_is_whole() {
+        let mut worst = row("http1", 1);
+        worst.edge = Edge::new("inventory", "inventory", "http1");
+        worst.total.retries = 12_345;
+        worst.recent.requests = 19_999;
+        worst.recent.durations.add("0.9999", 1_000_000);
+        let text = edges(&[worst], 80);
+        let lines: Vec<&str> = text.lines().collect();
+        for wanted in ["P50", "P99", "RETRIES"] {
+            assert!(lines[0].contains(wanted), "{text}");
+        }
+        assert!(
+            lines[1].ends_with(" 12345") && lines[1].contains("99.99 %"),
+            "{text}"
+        );
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

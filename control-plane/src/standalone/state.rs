@@ -190,11 +190,11 @@ fn keeper(name: &ObjectRef, held: &Held, files: &BTreeMap<Arc<str>, Reading>) ->
         .cloned()
 }
 
-/// An empty file is taken for one that is just being written: editors that write in place empty it first. Whoever
-/// means it deletes the file.
+/// An empty file, or one of nothing but white space, is taken for one that is just being written: editors that write in
+/// place empty it first. Whoever means it deletes the file.
 fn report(name: &Arc<str>, content: &Content) -> Report {
     match content {
-        Ok(text) if text.is_empty() => Report {
+        Ok(text) if text.trim_ascii().is_empty() => Report {
             objects: Vec::new(),
             refused: Vec::new(),
             complete: false,

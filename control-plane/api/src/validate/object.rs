@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kube_core::cel::{ErrorKind, ValidationError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -122,19 +123,18 @@ fn check_rules(definition: &Definition, value: &Value, problems: &mut Problems) 
         Kind::GrpcRoute => route::grpc_route(&root, problems),
         Kind::MeshTlsPolicy => policy::mesh_tls(&root, problems),
     }
-    if keeps_schema {
-        check_cel(definition, value, problems);
-    }
+    check_cel(definition, value, keeps_schema, problems);
 }
 
-/// The rules that our CRDs carry, run by the same engine's port to Rust. Only over what keeps the schema: a rule may
-/// take for granted what the schema says.
-fn check_cel(definition: &Definition, value: &Value, problems: &mut Problems) {
+/// The rules that our CRDs carry, run by the same engine's port to Rust. A rule may take for granted what the schema says:
+/// over an object that breaks the schema, one that can't be run says nothing, and one that is broken still says so.
+fn check_cel(definition: &Definition, value: &Value, keeps_schema: bool, problems: &mut Problems) {
     let Some(rules) = &definition.cel else { return };
     let Err(errors) = kube_core::cel::validate_compiled(rules, value, None) else {
         return;
     };
-    for error in errors.into_vec() {
+    let told = |error: &ValidationError| keeps_schema || error.kind == ErrorKind::ValidationFailure;
+    for error in errors.into_vec().into_iter().filter(told) {
         let at = Pointer::from_dotted(&error.field_path);
         let remedy = definition
             .schema

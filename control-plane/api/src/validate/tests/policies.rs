@@ -188,4 +188,20 @@ mode: strict"#,
 mode: Permissive"#,
         &["5:3: error: MeshTLSPolicy shop/m: spec.targetRefs: the same target is named twice"],
     ),
+    (
+        r#"targetRefs: [{group: "", kind: Pod, name: user}]
+mode: strict"#,
+        &[
+            r#"5:16: error: MeshTLSPolicy shop/m: spec.targetRefs[0]: only a Namespace or a Service (group "") can be a target"#,
+            r#"6:3: error: MeshTLSPolicy shop/m: spec.mode: "strict" is none of Strict or Permissive; did you mean Strict?"#,
+        ],
+    ),
+    (
+        r#"targetRefs: [{group: "", kind: Service, name: user, port: 3}, {group: "", kind: Service, name: user}]
+mode: Strict"#,
+        &[
+            "5:3: error: MeshTLSPolicy shop/m: spec.targetRefs: the same target is named twice",
+            "5:55: error: MeshTLSPolicy shop/m: spec.targetRefs[0].port: is no field here; remove it, or correct its name: group, kind, name or sectionName",
+        ],
+    ),
 ];
