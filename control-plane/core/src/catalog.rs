@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use weft_api::object::{Object, ObjectRef};
 
-use crate::conditions::{self, ObjectStatus};
+use crate::conditions::{self, Known, ObjectStatus};
 use crate::ingest::{self, Rejected};
 use crate::names::INBOUND_PREFIX;
 pub use crate::names::Settings;
@@ -19,13 +19,22 @@ use crate::resource::{Key, Kind, Name, Resource, View};
 use crate::translate::{self, Context};
 use crate::version::Version;
 use crate::world::workload::Workload;
-use crate::world::{Fact, Id, Item, ObjectName, Reader, World};
+use crate::world::{Fact, Id, Item, ObjectName, Read, Reader, World};
 
 /// Something that changed.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// An object appeared or changed.
     Apply(Object),
+    /// A new version of an object can't be read at all: its last good version stays in force, and its status says why.
+    Refuse {
+        /// The object.
+        object: ObjectRef,
+        /// `metadata.generation` of that version.
+        generation: Option<i64>,
+        /// The field and the reason.
+        why: Rejected,
+    },
     /// An object is gone.
     Delete(ObjectRef),
     /// A workload registered, or what it said changed.
@@ -95,6 +104,8 @@ enum Value {
 struct Entry {
     value: Value,
     asked: BTreeSet<Fact>,
+    /// The routes and policies that the value says something of.
+    built_from: BTreeSet<Id>,
     interest: usize,
 }
 
@@ -104,7 +115,7 @@ pub struct Catalog {
     settings: Settings,
     world: World,
     /// What was applied and is not gone, with why its last version is not in force, if so.
-    objects: BTreeMap<ObjectRef, Option<Rejected>>,
+    objects: BTreeMap<ObjectRef, Known>,
     entries: BTreeMap<Key, Entry>,
     /// Who asked for a fact.
     askers: BTreeMap<Fact, BTreeSet<Key>>,
@@ -133,6 +144,15 @@ impl Catalog {
         for event in events {
             let touched = match event {
                 Event::Apply(object) => self.apply_object(&object),
+                Event::Refuse {
+                    object,
+                    generation,
+                    why,
+                } => {
+                    let rejected = Some(why);
+                    self.objects.insert(object, Known { generation, rejected });
+                    BTreeSet::new()
+                }
                 Event::Delete(object) => {
                     self.objects.remove(&object);
                     ingest::id(&object)
@@ -163,9 +183,11 @@ impl Catalog {
     /// An object that can't be understood leaves its last good version in force.
     fn apply_object(&mut self, object: &Object) -> BTreeSet<Fact> {
         let name = object.object_ref();
+        let generation = object.metadata().generation;
         match ingest::ingest(object) {
             Ok(item) => {
-                self.objects.insert(name.clone(), None);
+                let rejected = None;
+                self.objects.insert(name.clone(), Known { generation, rejected });
                 match (item, ingest::id(&name)) {
                     (Some(item), _) => self.world.put(item),
                     (None, Some(id)) => self.world.remove(&id),
@@ -173,7 +195,8 @@ impl Catalog {
                 }
             }
             Err(rejected) => {
-                self.objects.insert(name, Some(rejected));
+                let rejected = Some(rejected);
+                self.objects.insert(name, Known { generation, rejected });
                 BTreeSet::new()
             }
         }
@@ -246,7 +269,25 @@ impl Catalog {
 
     /// What is in force of each object, and why the rest isn't. Cost follows the number of objects.
     pub fn conditions(&self) -> Vec<ObjectStatus> {
-        conditions::of_all(&self.world, &self.settings, &self.objects)
+        conditions::of_all(&self.world, &self.settings, self.objects.iter())
+    }
+
+    /// As [`Catalog::conditions`], of those kinds that have a status for the mesh to write.
+    pub fn statuses(&self) -> Vec<ObjectStatus> {
+        let written = self.objects.iter().filter(|(object, _)| has_status(object.kind));
+        conditions::of_all(&self.world, &self.settings, written)
+    }
+
+    /// For each object, the keys that somebody holds an interest in and whose value is built from it. Values that are
+    /// stale count as they were: call [`Catalog::changes`] before. Cost follows the number of keys.
+    pub fn built(&self) -> BTreeMap<Id, Vec<&Key>> {
+        let mut built: BTreeMap<Id, Vec<&Key>> = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            for id in &entry.built_from {
+                built.entry(id.clone()).or_default().push(key);
+            }
+        }
+        built
     }
 
     /// The mesh's domains.
@@ -284,13 +325,14 @@ impl Catalog {
     /// Takes an interest and returns the value.
     fn hold(&mut self, key: &Key) -> Option<Versioned> {
         if !self.entries.contains_key(key) {
-            let (value, asked) = compute(&self.world, &self.settings, key);
-            remember(&mut self.askers, key, &asked);
+            let (value, read) = compute(&self.world, &self.settings, key);
+            remember(&mut self.askers, key, &read.asked);
             self.entries.insert(
                 key.clone(),
                 Entry {
                     value,
-                    asked,
+                    asked: read.asked,
+                    built_from: read.built_from,
                     interest: 0,
                 },
             );
@@ -309,12 +351,13 @@ impl Catalog {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        let (value, asked) = compute(&self.world, &self.settings, key);
+        let (value, Read { asked, built_from }) = compute(&self.world, &self.settings, key);
         if asked != entry.asked {
             forget(&mut self.askers, key, &entry.asked);
             remember(&mut self.askers, key, &asked);
             entry.asked = asked;
         }
+        entry.built_from = built_from;
         if value != entry.value {
             entry.value = value;
             self.changed.insert(key.clone());
@@ -322,8 +365,17 @@ impl Catalog {
     }
 }
 
-/// Translates a key from nothing; also returns what that asked of the world.
-fn compute(world: &World, settings: &Settings, key: &Key) -> (Value, BTreeSet<Fact>) {
+/// Whether objects of a kind have a status that the mesh writes.
+pub fn has_status(kind: weft_api::object::Kind) -> bool {
+    use weft_api::object::Kind as Of;
+    matches!(
+        kind,
+        Of::HttpRoute | Of::GrpcRoute | Of::TrafficPolicy | Of::MeshTlsPolicy
+    )
+}
+
+/// Translates a key from nothing; also returns what that read of the world.
+fn compute(world: &World, settings: &Settings, key: &Key) -> (Value, Read) {
     let mut context = Context {
         world: Reader::new(world),
         settings,
@@ -333,7 +385,7 @@ fn compute(world: &World, settings: &Settings, key: &Key) -> (Value, BTreeSet<Fa
     } else {
         Value::Resource(translate::translate(&mut context, key).map(Versioned::new))
     };
-    (value, context.world.into_asked())
+    (value, context.world.into_read())
 }
 
 fn remember(askers: &mut BTreeMap<Fact, BTreeSet<Key>>, key: &Key, asked: &BTreeSet<Fact>) {

@@ -1,7 +1,6 @@
 //! What is in force: for each object, and for each Service it is about, whether it is accepted and whether what it
 //! names exists. In the Gateway API's words, so that the same values become `status` in a cluster.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use weft_api::object::{Kind, ObjectRef};
@@ -9,7 +8,7 @@ use weft_api::object::{Kind, ObjectRef};
 use crate::ingest::{self, Rejected};
 use crate::names::Settings;
 use crate::precedence::{in_force, seniority};
-use crate::resource::Protocol;
+use crate::resource::{Name, Protocol};
 use crate::translate::Context;
 use crate::translate::attach::{Destination, means};
 use crate::world::policy::{TlsPolicy, TlsTarget, TrafficPolicy};
@@ -56,11 +55,44 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What an object is attached to: a parent of a route, a target of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ancestor {
+    /// A Namespace.
+    Namespace(Name),
+    /// A Service, or one of its ports.
+    Service {
+        /// The Service.
+        name: ObjectName,
+        /// One port by number.
+        port: Option<u16>,
+        /// One port by name.
+        section: Option<Name>,
+    },
+}
+
+/// `Service <namespace>/<name>` with the port, if one is named; `Namespace <name>`.
+impl fmt::Display for Ancestor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+            Self::Service { name, port, section } => {
+                write!(f, "Service {name}")?;
+                match (port, section) {
+                    (Some(port), _) => write!(f, ":{port}"),
+                    (None, Some(section)) => write!(f, ":{section}"),
+                    (None, None) => Ok(()),
+                }
+            }
+        }
+    }
+}
+
 /// One statement about an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
-    /// What it is about: `Service <namespace>/<name>` with the port, if one is named; `None`: the object as a whole.
-    pub ancestor: Option<String>,
+    /// What it is about; `None`: the object as a whole.
+    pub ancestor: Option<Ancestor>,
     /// What it says.
     pub kind: ConditionType,
     /// Whether that holds.
@@ -72,10 +104,15 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn new(ancestor: Option<&str>, kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
+    fn new(
+        ancestor: Option<&Ancestor>,
+        kind: ConditionType,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
         let holds = matches!(reason, Reason::Accepted | Reason::ResolvedRefs);
         Self {
-            ancestor: ancestor.map(Into::into),
+            ancestor: ancestor.cloned(),
             kind,
             holds,
             reason,
@@ -89,29 +126,41 @@ impl Condition {
 pub struct ObjectStatus {
     /// The object.
     pub object: ObjectRef,
+    /// `metadata.generation` of what the conditions are about; `None`: out of a file.
+    pub generation: Option<i64>,
     /// One or more.
     pub conditions: Vec<Condition>,
 }
 
-/// The conditions of all objects, ascending by name.
-pub(crate) fn of_all(
+/// An object that was applied, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// `metadata.generation` of its newest version.
+    pub(crate) generation: Option<i64>,
+    /// Why that version is not in force.
+    pub(crate) rejected: Option<Rejected>,
+}
+
+/// The conditions of objects, in their order.
+pub(crate) fn of_all<'a>(
     world: &World,
     settings: &Settings,
-    objects: &BTreeMap<ObjectRef, Option<Rejected>>,
+    objects: impl Iterator<Item = (&'a ObjectRef, &'a Known)>,
 ) -> Vec<ObjectStatus> {
     let mut context = Context {
         world: Reader::new(world),
         settings,
     };
     let mut all = Vec::new();
-    for (object, rejected) in objects {
+    for (object, known) in objects {
         let item = ingest::id(object).and_then(|id| world.item(&id));
-        let conditions = match rejected {
+        let conditions = match &known.rejected {
             Some(rejected) => vec![invalid(rejected, item.is_some())],
             None => of(&mut context, object, item),
         };
         all.push(ObjectStatus {
             object: object.clone(),
+            generation: known.generation,
             conditions,
         });
     }
@@ -159,13 +208,11 @@ fn route_conditions(context: &mut Context<'_>, route: &Route) -> Vec<Condition> 
     let (reason, message) = references(context, route);
     let mut conditions = Vec::new();
     for parent in &route.parents {
-        let ancestor = ancestor(
-            &parent.service,
-            parent
-                .port
-                .map(|port| port.to_string())
-                .or(parent.section.as_deref().map(Into::into)),
-        );
+        let ancestor = Ancestor::Service {
+            name: parent.service.clone(),
+            port: parent.port,
+            section: parent.section.clone(),
+        };
         let (accepted, why) = accepted(context, route, parent);
         conditions.push(Condition::new(
             Some(&ancestor),
@@ -190,13 +237,6 @@ fn route_conditions(context: &mut Context<'_>, route: &Route) -> Vec<Condition> 
         ));
     }
     conditions
-}
-
-fn ancestor(service: &ObjectName, port: Option<String>) -> String {
-    port.map_or_else(
-        || format!("Service {service}"),
-        |port| format!("Service {service}:{port}"),
-    )
 }
 
 /// Whether a route is in force on a parent: on one of the ports that it means, at least.
@@ -297,7 +337,7 @@ fn policy_conditions(context: &mut Context<'_>, policy: &TrafficPolicy) -> Vec<C
             .map(|senior| &senior.name)
             .filter(|winner| **winner != policy.name);
         let exists = exists(context, &target.service, target.port.as_deref());
-        conditions.push(on_target(&target.service, target.port.as_deref(), exists, winner));
+        conditions.extend(on_target(&target.service, target.port.as_ref(), exists, winner));
     }
     conditions
 }
@@ -316,20 +356,15 @@ fn tls_conditions(context: &mut Context<'_>, policy: &TlsPolicy) -> Vec<Conditio
         let (service, port) = match target {
             TlsTarget::Namespace => {
                 let (reason, why) = rivalry(winner);
-                let ancestor = format!("Namespace {}", policy.name.namespace);
-                conditions.push(Condition::new(
-                    Some(&ancestor),
-                    ConditionType::Accepted,
-                    reason,
-                    why,
-                ));
+                let ancestor = Ancestor::Namespace(policy.name.namespace.clone());
+                conditions.extend(on_existing(&ancestor, reason, why));
                 continue;
             }
             TlsTarget::Service(service) => (service, None),
-            TlsTarget::Port(service, port) => (service, Some(&**port)),
+            TlsTarget::Port(service, port) => (service, Some(port)),
         };
-        let exists = exists(context, service, port);
-        conditions.push(on_target(service, port, exists, winner));
+        let exists = exists(context, service, port.map(AsRef::as_ref));
+        conditions.extend(on_target(service, port, exists, winner));
     }
     conditions
 }
@@ -343,20 +378,36 @@ fn exists(context: &mut Context<'_>, service: &ObjectName, port: Option<&str>) -
 
 fn on_target(
     service: &ObjectName,
-    port: Option<&str>,
+    port: Option<&Name>,
     exists: bool,
     winner: Option<&ObjectName>,
-) -> Condition {
-    let ancestor = ancestor(service, port.map(Into::into));
-    let (reason, why) = if exists {
-        rivalry(winner)
-    } else {
-        (
-            Reason::TargetNotFound,
-            "there is no such Service, or no port of that name".into(),
-        )
+) -> [Condition; 2] {
+    let ancestor = Ancestor::Service {
+        name: service.clone(),
+        port: None,
+        section: port.cloned(),
     };
-    Condition::new(Some(&ancestor), ConditionType::Accepted, reason, why)
+    if exists {
+        let (reason, why) = rivalry(winner);
+        return on_existing(&ancestor, reason, why);
+    }
+    let why = "there is no such Service, or no port of that name";
+    [ConditionType::Accepted, ConditionType::ResolvedRefs]
+        .map(|kind| Condition::new(Some(&ancestor), kind, Reason::TargetNotFound, why))
+}
+
+/// On a target that exists: nothing else is named by a policy.
+fn on_existing(ancestor: &Ancestor, reason: Reason, why: String) -> [Condition; 2] {
+    let found = "the target exists";
+    [
+        Condition::new(Some(ancestor), ConditionType::Accepted, reason, why),
+        Condition::new(
+            Some(ancestor),
+            ConditionType::ResolvedRefs,
+            Reason::ResolvedRefs,
+            found,
+        ),
+    ]
 }
 
 fn rivalry(winner: Option<&ObjectName>) -> (Reason, String) {

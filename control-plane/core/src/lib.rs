@@ -18,6 +18,7 @@ pub mod precedence;
 pub mod registry;
 pub mod resource;
 pub mod rights;
+pub mod status;
 pub mod stream;
 #[cfg(test)]
 mod testing;

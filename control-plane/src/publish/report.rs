@@ -74,7 +74,7 @@ impl State {
                     "status": if condition.holds { "True" } else { "False" },
                     "reason": condition.reason.to_string(),
                     "message": condition.message,
-                    "ancestor": condition.ancestor,
+                    "ancestor": condition.ancestor.as_ref().map(ToString::to_string),
                 })
             });
             json!({ "object": status.object.to_string(), "conditions": conditions.collect::<Vec<_>>() })

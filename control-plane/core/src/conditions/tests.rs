@@ -132,8 +132,19 @@ fn of_two_policies_with_one_target_the_younger_is_conflicted() {
     for (name, reason) in expected {
         assert_eq!(
             said(&text, &format!("TrafficPolicy shop/{name}")),
-            [format!("Accepted={reason}")]
+            [
+                format!("Accepted={reason}"),
+                format!("ResolvedRefs={}", found(reason))
+            ]
         );
+    }
+}
+
+/// What a policy's `ResolvedRefs` says beside this reason of `Accepted`.
+fn found(accepted: &str) -> &str {
+    match accepted {
+        "TargetNotFound" => accepted,
+        _ => "ResolvedRefs",
     }
 }
 
@@ -151,18 +162,17 @@ fn tls_policies_conflict_by_target_too() {
         policy("d", "kind: Namespace, name: other"),
     ]
     .concat();
-    let expected = [
-        ("a", "Accepted"),
-        ("b", "Conflicted"),
-        ("c", "TargetNotFound"),
-        ("d", "Invalid"),
-    ];
+    let expected = [("a", "Accepted"), ("b", "Conflicted"), ("c", "TargetNotFound")];
     for (name, reason) in expected {
         assert_eq!(
             said(&text, &format!("MeshTLSPolicy shop/{name}")),
-            [format!("Accepted={reason}")]
+            [
+                format!("Accepted={reason}"),
+                format!("ResolvedRefs={}", found(reason))
+            ]
         );
     }
+    assert_eq!(said(&text, "MeshTLSPolicy shop/d"), ["Accepted=Invalid"]);
 }
 
 #[test]

@@ -155,7 +155,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
 pub(crate) fn subject(event: &Event) -> String {
     match event {
         Event::Apply(object) => object.object_ref().to_string(),
-        Event::Delete(object) => object.to_string(),
+        Event::Delete(object) | Event::Refuse { object, .. } => object.to_string(),
         Event::Register(workload) => workload.node.to_string(),
         Event::Unregister(node) => node.to_string(),
         Event::Trust(_) => "trust".into(),

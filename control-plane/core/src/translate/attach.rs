@@ -9,7 +9,7 @@ use crate::resource::{Name, Protocol};
 use crate::world::policy::{TlsPolicy, TlsTarget, TrafficPolicy};
 use crate::world::route::{BackendTarget, Parent, Route, RouteKind};
 use crate::world::service::{Service, ServicePort};
-use crate::world::{Fact, ObjectName};
+use crate::world::{Fact, Id, ObjectName};
 
 /// A Service and one of its ports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,21 +138,24 @@ pub fn permissive(context: &mut Context<'_>, namespace: &Name, leading: &[Destin
     let policies: Vec<&TlsPolicy> = context.world.tls_policies(namespace).map(Arc::as_ref).collect();
     let says = |target: &TlsTarget| {
         let aimed = policies.iter().filter(|policy| policy.targets.contains(target));
-        let senior = aimed.min_by_key(|claim| seniority(claim.created, &claim.name));
-        senior.map(|policy| policy.permissive)
+        aimed.min_by_key(|claim| seniority(claim.created, &claim.name))
     };
-    let of_ports: Vec<bool> = leading
+    let of_ports: Vec<_> = leading
         .iter()
         .filter_map(|to| says(&TlsTarget::Port(to.service.name.clone(), to.port.name.clone())))
         .collect();
-    let of_services: Vec<bool> = leading
+    let of_services: Vec<_> = leading
         .iter()
         .filter_map(|to| says(&TlsTarget::Service(to.service.name.clone())))
         .collect();
-    for said in [of_ports, of_services] {
-        if !said.is_empty() {
-            return said.iter().all(|permissive| *permissive);
-        }
+    let of_namespace = says(&TlsTarget::Namespace).into_iter().collect();
+    let narrowest = [of_ports, of_services, of_namespace];
+    let said = narrowest
+        .into_iter()
+        .find(|said| !said.is_empty())
+        .unwrap_or_default();
+    for policy in &said {
+        context.world.builds_from(Id::TlsPolicy(policy.name.clone()));
     }
-    says(&TlsTarget::Namespace).unwrap_or(false)
+    !said.is_empty() && said.iter().all(|policy| policy.permissive)
 }

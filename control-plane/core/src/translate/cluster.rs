@@ -4,6 +4,7 @@ use super::attach::{self, Destination};
 use super::{Context, endpoints};
 use crate::names::Authority;
 use crate::resource::{Cluster, Endpoint, Name, Protocol};
+use crate::world::Id;
 use crate::world::policy::TrafficSettings;
 
 /// The cluster of a Service's port, or of a single endpoint.
@@ -33,6 +34,9 @@ fn cluster(
     identities.sort();
     identities.dedup();
     let policy = destination.and_then(|destination| attach::traffic_policy(context, destination));
+    if let Some(policy) = policy {
+        context.world.builds_from(Id::Policy(policy.name.clone()));
+    }
     let says = policy.map_or_else(TrafficSettings::default, |policy| policy.says.clone());
     let closeness = destination.is_some_and(|destination| destination.service.prefer_zone);
     Cluster {

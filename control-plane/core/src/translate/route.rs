@@ -8,6 +8,7 @@ use crate::resource::{
     Action, Backend, HeaderEdit, Name, PathMatch, Protocol, Rewrite, RouteMatch, RouteTable, Rule,
     VirtualHost,
 };
+use crate::world::Id;
 use crate::world::route::{BackendRef, BackendTarget, Does, Match, Route, RouteRule};
 
 /// What a rule without any backend answers, as one with a backend that names nothing (Gateway API).
@@ -43,6 +44,10 @@ pub fn rules(context: &mut Context<'_>, destination: Destination<'_>, viewer: &N
     if routes.is_empty() {
         let name = format!("Service/{}/{}", destination.service.name, destination.port.port);
         return vec![pass(name.into(), destination.name(context))];
+    }
+    for route in &routes {
+        let id = Id::Route(route.kind, route.name.clone());
+        context.world.builds_from(id);
     }
     in_order(&routes)
         .into_iter()

@@ -246,11 +246,21 @@ impl World {
     }
 }
 
+/// What a translation read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// What it asked: what would wake it.
+    pub asked: BTreeSet<Fact>,
+    /// The routes and policies whose words are in the result.
+    pub built_from: BTreeSet<Id>,
+}
+
 /// Reads the world and remembers what it was asked.
 #[derive(Debug)]
 pub struct Reader<'w> {
     world: &'w World,
     asked: BTreeSet<Fact>,
+    built_from: BTreeSet<Id>,
 }
 
 impl<'w> Reader<'w> {
@@ -259,12 +269,21 @@ impl<'w> Reader<'w> {
         Self {
             world,
             asked: BTreeSet::new(),
+            built_from: BTreeSet::new(),
         }
     }
 
-    /// What it was asked.
-    pub fn into_asked(self) -> BTreeSet<Fact> {
-        self.asked
+    /// What was read.
+    pub fn into_read(self) -> Read {
+        Read {
+            asked: self.asked,
+            built_from: self.built_from,
+        }
+    }
+
+    /// Notes that the words of a route or policy are in the result: who acknowledges that has taken it over.
+    pub fn builds_from(&mut self, id: Id) {
+        self.built_from.insert(id);
     }
 
     /// What is filed under a fact, ascending by name.

@@ -88,7 +88,7 @@ fn a_reader_remembers_what_it_was_asked_also_in_vain() {
     let mut reader = Reader::new(&world);
     assert!(reader.service(&ObjectName::new("a", "s")).is_none());
     assert_eq!(
-        reader.into_asked(),
+        reader.into_read().asked,
         BTreeSet::from([Fact::Service(ObjectName::new("a", "s"))])
     );
 }
