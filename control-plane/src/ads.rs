@@ -75,6 +75,7 @@ impl Ads {
                 account,
                 node_id: String::new(),
                 user_agent: String::new(),
+                version: String::new(),
                 listen: None,
                 peer,
                 variant,
@@ -100,6 +101,7 @@ impl Ads {
         let first = first.ok_or(End::Gone)??;
         let node = first.node.clone().unwrap_or_default();
         (hello.node_id, hello.user_agent, hello.listen) = (node.id, node.user_agent, node.listen);
+        hello.version = node.version;
         let variant = hello.variant;
         let Admitted {
             stream,

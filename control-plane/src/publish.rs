@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use weft_api::validate::Finding;
 use weft_control_plane_core::acks::StreamId;
 use weft_control_plane_core::catalog::{Catalog, Event};
+use weft_control_plane_core::conditions::ObjectStatus;
 use weft_control_plane_core::registry::{self, HeartbeatId, Registration, Registry, Saved};
 use weft_control_plane_core::resource::Kind;
 use weft_control_plane_core::rights::{self, Account, Client};
+use weft_control_plane_core::status::Count;
 use weft_control_plane_core::stream::{Content, Interest, Receipt, Variant};
 
 use crate::clock::Clock;
@@ -24,6 +26,7 @@ mod encoder;
 mod hints;
 mod mailbox;
 mod report;
+mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,8 @@ pub struct Hello {
     pub node_id: String,
     /// `node.user_agent_name`.
     pub user_agent: String,
+    /// `node.user_agent_version`; empty: it doesn't say.
+    pub version: String,
     /// Where Envoy's one listener binds.
     pub listen: Option<SocketAddr>,
     /// The connection's other end.
@@ -100,6 +105,25 @@ pub enum Command {
     Clients(oneshot::Sender<Value>),
     /// What is in force: for people.
     Objects(oneshot::Sender<Value>),
+    /// What is in force of each object with a status, and how far the proxies are, if anything happened since that
+    /// revision (0: at all).
+    Statuses(u64, oneshot::Sender<Option<Statuses>>),
+}
+
+impl Command {
+    /// Whether it only asks.
+    fn is_question(&self) -> bool {
+        matches!(self, Self::Clients(_) | Self::Objects(_) | Self::Statuses(..))
+    }
+}
+
+/// The answer to [`Command::Statuses`].
+#[derive(Debug)]
+pub struct Statuses {
+    /// Each object, ascending by name, with how far the proxies of this replica are.
+    pub objects: Vec<(ObjectStatus, Count)>,
+    /// When this was so.
+    pub revision: u64,
 }
 
 /// Sends commands to the publisher.

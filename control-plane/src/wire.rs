@@ -7,6 +7,7 @@ use tonic::Status;
 use weft_control_plane_core::resource::{Kind, Name};
 use weft_control_plane_core::stream::{Names, Rejection, Request, Response};
 use weft_xds_proto::envoy::config::core::v3::Node;
+use weft_xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use weft_xds_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -21,6 +22,9 @@ const LISTEN_KEY: &str = "weft.dev/listen";
 /// The end of the type URL of [`RejectedResources`].
 const REJECTED_TYPE: &str = "/weft.v1.RejectedResources";
 
+/// Bytes of a client's version that are kept.
+const VERSION_BYTES_MAX: usize = 64;
+
 /// What a client says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
@@ -28,6 +32,8 @@ pub struct Introduction {
     pub id: String,
     /// `node.user_agent_name`.
     pub user_agent: String,
+    /// `node.user_agent_version`; empty: it doesn't say.
+    pub version: String,
     /// Where Envoy's one listener binds.
     pub listen: Option<SocketAddr>,
 }
@@ -145,9 +151,17 @@ fn introduction(node: Node) -> Introduction {
             value::Kind::StringValue(text) => text.parse().ok(),
             _ => None,
         });
+    let version = match node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(mut version)) => {
+            version.truncate(version.floor_char_boundary(VERSION_BYTES_MAX));
+            version
+        }
+        _ => String::new(),
+    };
     Introduction {
         id: node.id,
         user_agent: node.user_agent_name,
+        version,
         listen,
     }
 }

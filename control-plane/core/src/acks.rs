@@ -23,6 +23,29 @@ pub struct Holding {
     pub refused: Option<(Option<Version>, Arc<str>)>,
 }
 
+/// Where a stream stands with a version of a resource; the worse is the greater.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It has confirmed it.
+    #[default]
+    Confirmed,
+    /// It hasn't said anything yet.
+    Waiting,
+    /// It has refused it, for this reason.
+    Refused(Arc<str>),
+}
+
+impl Holding {
+    /// Where its stream stands with `version` (`None`: with the absence of the resource).
+    pub fn standing(&self, version: Option<Version>) -> Standing {
+        match &self.refused {
+            Some((refused, why)) if *refused == version => Standing::Refused(Arc::clone(why)),
+            _ if self.version == version => Standing::Confirmed,
+            _ => Standing::Waiting,
+        }
+    }
+}
+
 /// How far a resource has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -85,16 +108,23 @@ impl Ledger {
         self.streams.get(&stream).into_iter().flatten()
     }
 
+    /// Where a stream stands with `version` of a resource. One that doesn't subscribe to it waits.
+    pub fn standing(&self, stream: StreamId, kind: Kind, name: &Name, version: Option<Version>) -> Standing {
+        let holdings = self.streams.get(&stream);
+        let holding = holdings.and_then(|holdings| holdings.get(&(kind, name.clone())));
+        holding.map_or(Standing::Waiting, |holding| holding.standing(version))
+    }
+
     /// How many have `version` of a resource (`None`: know that it doesn't exist). Cost follows the number of streams.
     pub fn progress(&self, kind: Kind, name: &Name, version: Option<Version>) -> Progress {
         let key = (kind, name.clone());
         let mut progress = Progress::default();
         for holding in self.streams.values().filter_map(|holdings| holdings.get(&key)) {
             progress.subscribed += 1;
-            match &holding.refused {
-                Some((refused, _)) if *refused == version => progress.refused += 1,
-                _ if holding.version == version => progress.confirmed += 1,
-                _ => {}
+            match holding.standing(version) {
+                Standing::Refused(_) => progress.refused += 1,
+                Standing::Confirmed => progress.confirmed += 1,
+                Standing::Waiting => {}
             }
         }
         progress

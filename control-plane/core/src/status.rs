@@ -479,6 +479,30 @@ struct Page {
     not_before: Option<Now>,
 }
 
+/// Events that may be written within [`ALLOWANCE_TIME`].
+pub const EVENTS_MAX: u32 = 60;
+
+/// How long an allowance of Events lasts.
+pub const ALLOWANCE_TIME: Duration = Duration::from_mins(1);
+
+/// How many Events may still be written: a thousand objects that break together are told by their status.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    since: Now,
+    taken: u32,
+}
+
+impl Allowance {
+    /// Whether one more may be written now.
+    pub fn take(&mut self, now: Now) -> bool {
+        if now.since(self.since) >= ALLOWANCE_TIME {
+            *self = Self { since: now, taken: 0 };
+        }
+        self.taken += 1;
+        self.taken <= EVENTS_MAX
+    }
+}
+
 /// See the module's head. One of these lives as long as a replica leads: what somebody else wrote meanwhile is read from
 /// the API server.
 #[derive(Debug, Default)]
@@ -488,16 +512,15 @@ pub struct Book {
 
 impl Book {
     /// Of what is desired, that which has to be looked after now. What isn't desired any longer is forgotten.
-    pub fn due(&mut self, all: Vec<Desired>, now: Now) -> Vec<Desired> {
+    pub fn due(&mut self, all: &[Desired], now: Now) -> Vec<Desired> {
         let mut before = std::mem::take(&mut self.pages);
         let mut due = Vec::new();
         for desired in all {
             let page = before.remove(&desired.object).unwrap_or_default();
-            let object = desired.object.clone();
-            if page.is_due(&desired, now) {
-                due.push(desired);
+            if page.is_due(desired, now) {
+                due.push(desired.clone());
             }
-            self.pages.insert(object, page);
+            self.pages.insert(desired.object.clone(), page);
         }
         due
     }

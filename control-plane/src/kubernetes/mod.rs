@@ -3,6 +3,7 @@
 //! [`start`] puts the parts together, from top to bottom; each has a file of its own. Decisions are in the core.
 
 pub mod start;
+pub mod status;
 
 use std::sync::Arc;
 

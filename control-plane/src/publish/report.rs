@@ -8,16 +8,13 @@ use weft_control_plane_core::acks::{Holding, StreamId};
 use weft_control_plane_core::resource::Kind;
 use weft_control_plane_core::stream::Variant;
 
-use super::state::{State, Stream};
+use super::state::State;
 
 impl State {
     /// `GET /clients`.
-    pub(super) fn clients(&self) -> Value {
-        let clients: Vec<Value> = self
-            .streams
-            .iter()
-            .map(|(id, stream)| self.client(*id, stream))
-            .collect();
+    pub(super) fn clients(&mut self) -> Value {
+        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        let clients: Vec<Value> = streams.into_iter().filter_map(|id| self.client(id)).collect();
         let workloads = self.registry.workloads().map(|(workload, connected)| {
             json!({
                 "node": workload.node.to_string(),
@@ -35,7 +32,9 @@ impl State {
         json!({ "clients": clients, "registrations": workloads.collect::<Vec<_>>() })
     }
 
-    fn client(&self, id: StreamId, stream: &Stream) -> Value {
+    fn client(&mut self, id: StreamId) -> Option<Value> {
+        let sync = self.sync(id);
+        let stream = self.streams.get(&id)?;
         let account = stream.client.account();
         let mut resources: BTreeMap<Kind, Map<String, Value>> = BTreeMap::new();
         for ((kind, name), holding) in self.ledger.holdings(id) {
@@ -51,8 +50,15 @@ impl State {
             .since
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        json!({
+        let refused = sync.refused.iter();
+        let refused = refused.map(|(resource, reason)| json!({ "resource": resource, "reason": reason }));
+        Some(json!({
             "node": stream.client.node().to_string(),
+            "version": stream.version,
+            "state": sync.state(),
+            "waiting": sync.waiting,
+            "behind": sync.behind,
+            "refused": refused.collect::<Vec<_>>(),
             "identity": &*self.catalog.settings().identity(&account.namespace, &account.name),
             "dialect": stream.client.dialect().as_str(),
             "protocol": match stream.variant {
@@ -62,7 +68,7 @@ impl State {
             "peer": stream.peer.to_string(),
             "connected_since": since,
             "resources": resources.collect::<Map<String, Value>>(),
-        })
+        }))
     }
 
     /// `GET /objects`: each object's conditions, and what of the manifests is not in force as it is written.
@@ -77,7 +83,7 @@ impl State {
                     "ancestor": condition.ancestor.as_ref().map(ToString::to_string),
                 })
             });
-            json!({ "object": status.object.to_string(), "conditions": conditions.collect::<Vec<_>>() })
+            json!({ "object": status.object.to_string(), "generation": status.generation, "conditions": conditions.collect::<Vec<_>>() })
         });
         let (problems, notices): (Vec<_>, Vec<_>) =
             self.problems.iter().partition(|problem| problem.is_error());

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 
 /// How a stream came to follow a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Follows {
+pub(super) enum Follows {
     /// It asked for this name.
     Named(Name),
     /// It asked for everything, of which this is a part.
@@ -36,6 +36,7 @@ enum Follows {
 pub(super) struct Stream {
     pub(super) client: Client,
     pub(super) listen: Option<SocketAddr>,
+    pub(super) version: String,
     pub(super) peer: SocketAddr,
     pub(super) variant: Variant,
     pub(super) since: SystemTime,
@@ -53,13 +54,15 @@ pub(super) struct State {
     saved: watch::Sender<Vec<Saved>>,
     pub(super) clock: Clock,
     pub(super) ledger: Ledger,
-    encoder: Encoder,
+    pub(super) encoder: Encoder,
     used: Used,
     pub(super) streams: BTreeMap<StreamId, Stream>,
-    followers: BTreeMap<Key, BTreeSet<(StreamId, Follows)>>,
+    pub(super) followers: BTreeMap<Key, BTreeSet<(StreamId, Follows)>>,
     pub(super) problems: Vec<Finding>,
     /// Of streams and heartbeats.
     pub(super) next_id: u64,
+    /// Counts up with everything that may change what is in force, or who has it.
+    pub(super) revision: u64,
 }
 
 impl State {
@@ -85,10 +88,12 @@ impl State {
             followers: BTreeMap::new(),
             problems: Vec::new(),
             next_id: 0,
+            revision: 0,
         }
     }
 
     pub(super) fn obey(&mut self, command: Command) {
+        self.revision += u64::from(!command.is_question());
         match command {
             Command::World { events, problems, .. } => {
                 self.catalog.apply(events);
@@ -120,6 +125,7 @@ impl State {
             // Nobody waits for an answer that can't be sent.
             Command::Clients(answer) => drop(answer.send(self.clients())),
             Command::Objects(answer) => drop(answer.send(self.objects())),
+            Command::Statuses(since, answer) => drop(answer.send(self.statuses(since))),
         }
     }
 
@@ -151,6 +157,7 @@ impl State {
         let known = Stream {
             client: client.clone(),
             listen: hello.listen,
+            version: hello.version,
             peer: hello.peer,
             variant: hello.variant,
             since: SystemTime::now(),

@@ -86,6 +86,7 @@ impl Listener {
             account: Account::new("shop", "user"),
             node_id: "shop/sa/user".into(),
             user_agent: if number == 2 { "envoy" } else { "weft" }.into(),
+            version: String::new(),
             listen: (number == 2).then(|| ([127, 0, 0, 1], 15_001).into()),
             peer: ([127, 0, 0, 1], 1).into(),
             variant: Variant::Delta,

@@ -238,7 +238,7 @@ fn counts_wait_and_words_do_not() {
     let at = |seconds: u64| Now::from_nanos(seconds * 1_000_000_000);
     let mut book = Book::default();
     let mut due = |wish: Desired, seconds: u64| {
-        let found = book.due(vec![wish], at(seconds));
+        let found = book.due(&[wish], at(seconds));
         let is_due = !found.is_empty();
         for one in found {
             book.wrote(one, at(seconds));
@@ -257,22 +257,31 @@ fn counts_wait_and_words_do_not() {
 }
 
 #[test]
+fn a_flood_of_events_is_cut() {
+    let mut allowance = Allowance::default();
+    let start = Now::from_nanos(5);
+    let taken = (0..1000).filter(|_| allowance.take(start)).count();
+    assert_eq!(taken, 60);
+    assert!(allowance.take(start + ALLOWANCE_TIME));
+}
+
+#[test]
 fn what_fails_is_repeated_with_longer_pauses() {
     let mut book = Book::default();
     let mut now = Now::default();
     let mut pauses = Vec::new();
     for _ in 0..9 {
         let start = now;
-        while book.due(vec![wish(1, 1, 1)], now).is_empty() {
+        while book.due(&[wish(1, 1, 1)], now).is_empty() {
             now = now + Duration::from_secs(1);
         }
         pauses.push(now.since(start).as_secs());
         book.failed(&wish(1, 1, 1).object, now);
     }
     assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-    assert!(book.due(Vec::new(), now).is_empty());
+    assert!(book.due(&[], now).is_empty());
     assert_eq!(
-        book.due(vec![wish(1, 1, 1)], now).len(),
+        book.due(&[wish(1, 1, 1)], now).len(),
         1,
         "an object that was gone is a new one"
     );
@@ -322,7 +331,7 @@ fn any_entry() -> impl Strategy<Value = Value> {
     })
 }
 
-fn controller(entry: &&Value) -> bool {
+fn is_ours(entry: &Value) -> bool {
     entry["controllerName"] == CONTROLLER
 }
 
@@ -341,17 +350,17 @@ proptest! {
         prop_assert_eq!(patch(&wish, &next, &time("2030-01-01T00:00:00Z")), Outcome::Nothing, "one write is enough");
 
         let after = next["status"]["parents"].as_array().unwrap();
-        let others = |all: &[Value]| all.iter().filter(|entry| !controller(entry)).cloned().collect::<Vec<_>>();
+        let others = |all: &[Value]| all.iter().filter(|entry| !is_ours(entry)).cloned().collect::<Vec<_>>();
         prop_assert_eq!(others(&entries), others(after), "what others said stays");
         prop_assert!(after.len() <= PARENTS_MAX.max(entries.len()));
 
-        let ours: Vec<&Value> = after.iter().filter(controller).collect();
+        let ours: Vec<&Value> = after.iter().filter(|entry| is_ours(entry)).collect();
         let expected = wishes.iter().filter(|(name, _)| spec.contains(*name));
         let room = PARENTS_MAX.saturating_sub(others(&entries).len());
         prop_assert!(ours.len() >= expected.clone().count().min(room));
         for (name, says) in expected {
             let Some(entry) = ours.iter().find(|entry| entry["parentRef"] == parent(name)) else { continue };
-            let before = entries.iter().filter(controller).find(|entry| entry["parentRef"] == parent(name));
+            let before = entries.iter().filter(|entry| is_ours(entry)).find(|entry| entry["parentRef"] == parent(name));
             for said in says {
                 let now = condition(entry, said.kind).unwrap();
                 prop_assert_eq!(&now["status"], said.status.as_str());

@@ -1,0 +1,262 @@
+//! Writes what is in force into the status of routes and policies, while this replica leads.
+//!
+//! Every [`TICK`] the publisher is asked whether anything happened; [`Book`] says which objects are due. Each of those is
+//! read afresh and patched only for the version that was read, so that nobody's words are overwritten unseen. What
+//! people should notice becomes an Event of the object.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Error};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use weft_api::kubernetes::Time;
+use weft_api::object::{Kind, ObjectRef};
+use weft_control_plane_core::status::{Allowance, Book, CONTROLLER, Desired, News, Outcome, Taken, patch};
+
+use crate::clock::Clock;
+use crate::publish::{Command, Publisher, Statuses};
+
+/// Between two questions whether anything happened.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Objects that are looked after at once.
+const AT_ONCE_MAX: usize = 8;
+
+/// For one call of the API server.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// See the module's head.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    publisher: Publisher,
+    clock: Clock,
+    recorder: Recorder,
+}
+
+/// Why a status couldn't be written.
+#[derive(Debug, Error)]
+enum Failure {
+    /// The object changed since it was read, or isn't read as it is yet.
+    #[error("the object changed meanwhile")]
+    Changed,
+    /// The object is gone.
+    #[error("the object is gone")]
+    Gone,
+    /// No answer.
+    #[error("the API server doesn't answer")]
+    Timeout,
+    /// The API server refuses.
+    #[error(
+        "the API server refuses: {0}; has the control plane's ClusterRole the verbs get and, of status, patch?"
+    )]
+    Refused(#[source] Box<Error>),
+    /// What was read isn't what an object is.
+    #[error("the object can't be read: {0}")]
+    Object(#[from] serde_json::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Api(status) if status.code == 409 => Self::Changed,
+            Error::Api(status) if status.code == 404 => Self::Gone,
+            _ => Self::Refused(Box::new(error)),
+        }
+    }
+}
+
+impl Writer {
+    /// A writer of the replica `pod`.
+    pub fn new(client: Client, publisher: Publisher, clock: Clock, pod: &str) -> Self {
+        let reporter = Reporter {
+            controller: CONTROLLER.to_owned(),
+            instance: Some(pod.to_owned()),
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self {
+            client,
+            publisher,
+            clock,
+            recorder,
+        }
+    }
+
+    /// Writes whenever `leading` is true, until the publisher or the election has ended.
+    pub async fn run(self, mut leading: watch::Receiver<bool>) {
+        while leading.wait_for(|leads| *leads).await.is_ok() {
+            let mut lost = leading.clone();
+            tokio::select! {
+                biased;
+                _ = lost.wait_for(|leads| !*leads) => {}
+                () = self.lead(&leading) => return,
+            }
+        }
+    }
+
+    /// Writes until the publisher has ended.
+    async fn lead(&self, leading: &watch::Receiver<bool>) {
+        let (mut book, mut allowance) = (Book::default(), Allowance::default());
+        let (mut wishes, mut revision) = (Vec::new(), 0);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let asked = |answer| Command::Statuses(revision, answer);
+            match self.publisher.ask(asked).await {
+                Err(_) => return,
+                Ok(None) => {}
+                Ok(Some(statuses)) => {
+                    revision = statuses.revision;
+                    wishes = desired(statuses);
+                }
+            }
+            let due = book.due(&wishes, self.clock.now());
+            let mut written = stream::iter(due)
+                .map(|wish| async {
+                    let result = self.write(&wish, leading).await;
+                    (wish, result)
+                })
+                .buffer_unordered(AT_ONCE_MAX);
+            while let Some((wish, result)) = written.next().await {
+                self.settle(&mut book, &mut allowance, wish, result).await;
+            }
+        }
+    }
+
+    /// Takes down what came of an attempt, and tells people.
+    async fn settle(
+        &self,
+        book: &mut Book,
+        allowance: &mut Allowance,
+        wish: Desired,
+        result: Result<Option<Written>, Failure>,
+    ) {
+        match result {
+            Ok(written) => {
+                for news in written.iter().flat_map(|written| &written.news) {
+                    if allowance.take(self.clock.now()) {
+                        self.tell(written.as_ref().map(|written| &written.object), news)
+                            .await;
+                    }
+                }
+                book.wrote(wish, self.clock.now());
+            }
+            Err(failure) => {
+                if !matches!(failure, Failure::Changed | Failure::Gone) {
+                    tracing::warn!(object = %wish.object, reason = %failure, "status not written; it is tried again");
+                }
+                book.failed(&wish.object, self.clock.now());
+            }
+        }
+    }
+
+    /// Makes an object say what it should. `None`: it does already.
+    async fn write(
+        &self,
+        wish: &Desired,
+        leading: &watch::Receiver<bool>,
+    ) -> Result<Option<Written>, Failure> {
+        let api = self.api(&wish.object);
+        let name = &*wish.object.name;
+        let current = called(api.get(name)).await?;
+        let value = serde_json::to_value(&current)?;
+        let (body, news) = match patch(wish, &value, &Time(Timestamp::now())) {
+            Outcome::Nothing => return Ok(None),
+            Outcome::Later => return Err(Failure::Changed),
+            Outcome::Write { body, news } => (body, news),
+        };
+        if !*leading.borrow() {
+            return Err(Failure::Changed);
+        }
+        let params = PatchParams {
+            field_manager: Some(CONTROLLER.to_owned()),
+            ..PatchParams::default()
+        };
+        called(api.patch_status(name, &params, &Patch::Merge(body))).await?;
+        metrics::counter!("weft_control_plane_status_writes_total").increment(1);
+        let object = reference(&wish.object, current.metadata.uid);
+        Ok(Some(Written { object, news }))
+    }
+
+    async fn tell(&self, object: Option<&ObjectReference>, news: &News) {
+        let Some(object) = object else { return };
+        let event = Event {
+            type_: if news.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: news.reason.clone(),
+            note: Some(news.note.clone()),
+            action: "WriteStatus".to_owned(),
+            secondary: None,
+        };
+        let told = timeout(CALL_TIMEOUT, self.recorder.publish(&event, object)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!(object = ?object.name, reason = %news.reason, "an Event couldn't be written");
+        }
+    }
+
+    fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {
+        let kind = object.kind;
+        let version = kind.api_version().rsplit('/').next().unwrap_or_default();
+        let known = GroupVersionKind::gvk(kind.group(), version, kind.name());
+        let resource = ApiResource::from_gvk_with_plural(&known, plural(kind));
+        Api::namespaced_with(self.client.clone(), &object.namespace, &resource)
+    }
+}
+
+/// What was written.
+struct Written {
+    object: ObjectReference,
+    news: Vec<News>,
+}
+
+fn desired(statuses: Statuses) -> Vec<Desired> {
+    let wish = |(status, count)| {
+        let taken = Taken {
+            count,
+            unreachable: Vec::new(),
+        };
+        Desired::new(&status, &taken)
+    };
+    statuses.objects.into_iter().filter_map(wish).collect()
+}
+
+async fn called<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+    let answered = timeout(CALL_TIMEOUT, call).await;
+    answered.map_err(|_| Failure::Timeout)?.map_err(Failure::from)
+}
+
+fn reference(object: &ObjectRef, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(object.kind.api_version().to_owned()),
+        kind: Some(object.kind.name().to_owned()),
+        namespace: Some(object.namespace.to_string()),
+        name: Some(object.name.to_string()),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+/// The name of a kind's resource in the API. Only kinds with a status are asked for.
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::HttpRoute => "httproutes",
+        Kind::GrpcRoute => "grpcroutes",
+        Kind::TrafficPolicy => "trafficpolicies",
+        Kind::MeshTlsPolicy => "meshtlspolicies",
+        Kind::Namespace => "namespaces",
+        Kind::Service => "services",
+        Kind::Pod => "pods",
+        Kind::EndpointSlice => "endpointslices",
+    }
+}
