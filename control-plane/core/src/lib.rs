@@ -16,6 +16,7 @@ pub mod issue;
 pub mod names;
 pub mod precedence;
 pub mod registry;
+pub mod relist;
 pub mod resource;
 pub mod rights;
 pub mod status;

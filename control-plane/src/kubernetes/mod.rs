@@ -4,6 +4,7 @@
 
 pub mod start;
 pub mod status;
+mod watch;
 
 use std::sync::Arc;
 

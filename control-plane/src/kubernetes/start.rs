@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 use weft_identity::token::SigningKey;
 
-use super::Cluster;
+use super::{Cluster, watch};
 use crate::app::{Foundation, Shared, StartError};
 use crate::ca::CertificateAuthority;
 use crate::config::Config;
@@ -17,7 +17,7 @@ const TOKEN_KEY_FILE: &str = "token-key.pem";
 
 /// What has to hold before a control plane in a cluster is ready. Each part names its own.
 pub(crate) fn conditions() -> Vec<&'static str> {
-    vec![READ]
+    watch::conditions().chain([READ]).collect()
 }
 
 /// The root, and who reviews tokens.
@@ -34,7 +34,7 @@ pub(crate) async fn foundation(config: &Config, _cluster: &Cluster) -> Result<Fo
 
 /// Starts everything that talks to the API server.
 #[allow(clippy::unnecessary_wraps)]
-pub(crate) fn parts(cluster: &Cluster, _shared: &Shared, _tasks: &mut JoinSet<()>) -> Result<(), StartError> {
-    tracing::info!(namespace = %cluster.namespace, pod = %cluster.pod, "in a cluster");
+pub(crate) fn parts(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+    watch::start(cluster, shared, tasks);
     Ok(())
 }

@@ -10,6 +10,8 @@ mod policy;
 mod service;
 mod workload;
 
+pub use workload::in_mesh;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

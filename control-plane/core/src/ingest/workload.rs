@@ -6,6 +6,24 @@ use weft_api::kubernetes::Pod as Object;
 use super::{Rejected, head, is_tcp, labels, port};
 use crate::world::workload::Pod;
 
+/// The native sidecar of an injected Pod.
+const PROXY_CONTAINER: &str = "weft-proxy";
+
+/// Whether a cluster's Pod is in the mesh: it has the sidecar, and is not over. The addresses of a Pod that is over may
+/// be another's already.
+pub fn in_mesh(object: &Object) -> bool {
+    let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+    let over = matches!(phase, Some("Succeeded" | "Failed"));
+    let mut containers = object
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecar = containers.any(|container| {
+        container.name == PROXY_CONTAINER && container.restart_policy.as_deref() == Some("Always")
+    });
+    sidecar && !over
+}
+
 /// A Pod. Ports of its init containers count: a native sidecar is one.
 pub(super) fn pod(object: &Object) -> Result<Pod, Rejected> {
     let (name, _) = head(&object.metadata)?;
