@@ -14,9 +14,9 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use weft_control_plane_core::catalog::{Catalog, Event};
-use weft_control_plane_core::issue::Issuer;
 use weft_control_plane_core::registry::Registry;
 use weft_identity::files;
 use weft_ops::health::Health;
@@ -33,7 +33,7 @@ use crate::certificates::{Certificates, Issuing};
 use crate::clock::Clock;
 use crate::config::{Args, Config};
 use crate::own;
-use crate::publish::{Beginning, Publisher, publisher};
+use crate::publish::{Beginning, Command, Publisher, publisher};
 use crate::registry::Registrations;
 use crate::server::Server;
 use crate::state;
@@ -70,6 +70,8 @@ pub struct ControlPlane {
     server: tokio::task::JoinHandle<()>,
     /// The condition that no longer holds when it ends.
     read: &'static str,
+    /// What ends by itself, after a last word.
+    farewells: TaskTracker,
     /// Everything that ends when the server has ended.
     tasks: JoinSet<()>,
 }
@@ -138,15 +140,19 @@ impl ControlPlane {
 
         let mode = Mode::open(&config.source).await?;
         let Foundation { authority, tokens } = mode.foundation(config).await?;
-        let issuer = Issuer::new(config.leaf_lifetime, authority.not_after());
-        let issuing = Arc::new(Issuing::new(authority, issuer));
+        let issuing = Arc::new(Issuing::new(authority, config.leaf_lifetime));
         let (publisher, loaded) = start_publisher(config, &issuing, &mut tasks)?;
         let shared = Shared {
             publisher,
             issuing,
             health,
             ending: CancellationToken::new(),
+            farewells: TaskTracker::new(),
         };
+        tasks.spawn(follow_roots(
+            Arc::clone(&shared.issuing),
+            shared.publisher.clone(),
+        ));
         mode.start(&shared, &mut tasks)?;
         start_admin(config, listeners.admin, log, &shared, &mut tasks)?;
 
@@ -170,6 +176,7 @@ impl ControlPlane {
             ending: shared.ending,
             server,
             read: mode.read(),
+            farewells: shared.farewells,
             tasks,
         })
     }
@@ -185,6 +192,9 @@ impl ControlPlane {
         self.health.set(self.read, false);
         // A server that panicked has ended too.
         let _ = self.server.await;
+        self.farewells.close();
+        // Each bounds its last word.
+        self.farewells.wait().await;
         self.tasks.shutdown().await;
     }
 }
@@ -197,10 +207,7 @@ fn start_publisher(
 ) -> Result<(Publisher, watch::Receiver<bool>), StartError> {
     let clock = Clock::start();
     let mut catalog = Catalog::new(config.settings.clone());
-    let roots = issuing.bundle().roots().iter();
-    catalog.apply(vec![Event::Trust(
-        roots.map(|root| Arc::from(root.as_ref())).collect(),
-    )]);
+    catalog.apply(vec![Event::Trust(issuing.roots())]);
     let mut registry = Registry::new(config.settings.clone(), config.registration_grace);
     let restored = registry.restore(state::load(&config.state_dir)?, clock.now());
     let (saved, keep) = watch::channel(registry.saved());
@@ -275,4 +282,14 @@ async fn serve(
     }
     health.set(read, true);
     server.run(listener).await;
+}
+
+/// Publishes the roots whenever they change.
+async fn follow_roots(issuing: Arc<Issuing>, publisher: Publisher) {
+    let mut changes = issuing.changes();
+    while changes.changed().await.is_ok() {
+        if publisher.send(Command::Trust(issuing.roots())).await.is_err() {
+            return;
+        }
+    }
 }

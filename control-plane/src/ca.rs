@@ -1,14 +1,11 @@
-//! The certificate authority: one root, made on the first start or supplied, that signs leaves directly.
+//! The certificate authority: a root, or an authority below one, that signs leaves directly.
 //!
 //! What a leaf says is decided in the core ([`weft_control_plane_core::issue`]); here it is written down and signed.
-//! Of a request only the key is taken, after its signature has proved that the requester has it. The root carries no
-//! name constraints (verifiers refuse those on URIs) and may have no authority below it. The key is made with mode 0600
-//! and never replaced: a file that is there is used.
+//! Of a request only the key is taken, after its signature has proved that the requester has it. Where the PEM comes
+//! from is somebody else's business: [`directory`] has the state directory, the cluster's Secret is read elsewhere. What
+//! is supplied is tried before it is used: a leaf of it has to be accepted by those who trust its roots.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -16,26 +13,21 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use thiserror::Error;
 use time::OffsetDateTime;
-use weft_control_plane_core::issue::{CSR_BYTES_MAX, LeafSpec, PublicKey, UnixTime};
+use weft_control_plane_core::issue::{CSR_BYTES_MAX, LIFETIME_MIN, LeafSpec, PublicKey, UnixTime};
+use weft_control_plane_core::rights::Account;
 use weft_identity::bundle::{BundleError, TrustBundle};
-use weft_identity::files::{self, FileError, PRIVATE_MODE};
+use weft_identity::files::FileError;
+use weft_identity::leaf::{self, Leaf, LeafError, MAX_CHAIN};
 use weft_identity::spiffe::TrustDomain;
-use weft_identity::tls;
+use weft_identity::tls::{self, TlsError};
 use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
 
-use crate::config::{OwnName, SuppliedRoot};
+use crate::config::{ACCOUNT, OwnName};
 
-/// Name of the root's file in the state directory.
-const ROOT_FILE: &str = "ca-cert.pem";
-
-/// Name of the root key's file.
-const KEY_FILE: &str = "ca-key.pem";
-
-/// Name of the trust bundle's file: what proxies are given to begin with.
-pub const BUNDLE_FILE: &str = "trust-bundle.pem";
+pub mod directory;
 
 /// How long a root that is made here is valid.
 const ROOT_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
@@ -64,41 +56,54 @@ pub enum CaError {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: std::io::Error,
     },
     /// A supplied file isn't there.
     #[error("{} is not there; --ca-certificate and --ca-key name PEM files", .0.display())]
     Absent(PathBuf),
     /// The key can't be used.
-    #[error("the root's key in {} can't be used: {reason}; it has to be PKCS#8 in PEM", path.display())]
+    #[error("the root's key in {origin} can't be used: {reason}; it has to be one unencrypted key in PEM")]
     Key {
-        /// Which file.
-        path: PathBuf,
+        /// Where it is.
+        origin: String,
         /// Why.
         reason: String,
     },
     /// The certificate can't be used.
-    #[error("the root in {} can't be used: {reason}", path.display())]
+    #[error("the root in {origin} can't be used: {reason}")]
     Certificate {
-        /// Which file.
-        path: PathBuf,
+        /// Where it is.
+        origin: String,
         /// Why.
         reason: String,
     },
     /// The certificate is of another key.
-    #[error("the root in {} is of another key than {}", certificate.display(), key.display())]
+    #[error("the root in {certificate} is of another key than {key}")]
     Mismatch {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
+        /// Where the certificate is.
+        certificate: String,
+        /// Where the key is.
+        key: String,
     },
     /// It is no root.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// A leaf that was signed to try it is not accepted.
+    #[error("what the authority in {origin} signs is not accepted by those who trust {roots}: {reason}")]
+    Untrusted {
+        /// Where the certificate is.
+        origin: String,
+        /// Where the roots are.
+        roots: String,
+        /// What they say.
+        reason: String,
+    },
     /// Signing failed.
     #[error("the root can't sign: {0}")]
     Sign(#[from] rcgen::Error),
+    /// A key for trying it can't be made.
+    #[error("the root can't be tried: {0}")]
+    Trial(#[from] LeafError),
 }
 
 /// A certificate signing request is not usable.
@@ -157,57 +162,96 @@ impl ProvenKey {
     }
 }
 
+/// A root as it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Material<'a> {
+    /// The authority's certificate, PEM; after it those that lead from it to a root, if it isn't one itself.
+    pub certificate: &'a [u8],
+    /// Its key, PEM.
+    pub key: &'a [u8],
+    /// The roots to trust, PEM; `None`: the certificates above hold their root.
+    pub roots: Option<&'a [u8]>,
+    /// Where all that is, for messages.
+    pub origin: Origin<'a>,
+}
+
+/// Where [`Material`] was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The certificate.
+    pub certificate: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// The roots.
+    pub roots: &'a str,
+}
+
 /// See the module's head.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
+    /// What leads from a leaf to a root; nothing when the root signs itself.
+    intermediates: Vec<CertificateDer<'static>>,
     trust_domain: TrustDomain,
     bundle: TrustBundle,
     not_after: UnixTime,
 }
 
 impl CertificateAuthority {
-    /// The supplied root, or that of the state directory, which is made if it isn't there. Also writes the trust bundle
-    /// into the state directory.
-    pub fn open(
-        state_dir: &Path,
-        supplied: Option<&SuppliedRoot>,
-        trust_domain: &TrustDomain,
-    ) -> Result<Self, CaError> {
-        let (certificate, key) = match supplied {
-            Some(root) => (root.certificate.clone(), root.key.clone()),
-            None => (state_dir.join(ROOT_FILE), state_dir.join(KEY_FILE)),
+    /// Takes what was found, if a leaf that it signs would be accepted by those who trust its roots.
+    pub fn new(material: &Material<'_>, trust_domain: &TrustDomain) -> Result<Self, CaError> {
+        let origin = material.origin;
+        let pair = read_key(material.key, origin.key)?;
+        let unusable = |reason: String| CaError::Certificate {
+            origin: origin.certificate.to_owned(),
+            reason,
         };
-        if supplied.is_none() {
-            make_if_absent(&certificate, &key, trust_domain)?;
+        let chain = read_chain(material.certificate).map_err(unusable)?;
+        let facts = chain.iter().map(facts).collect::<Result<Vec<_>, _>>();
+        let facts = facts.map_err(unusable)?;
+        let (Some(own), Some(own_facts)) = (chain.first(), facts.first()) else {
+            return Err(unusable("it holds no certificate".to_owned()));
+        };
+        if own_facts.public_key != pair.subject_public_key_info() {
+            return Err(CaError::Mismatch {
+                certificate: origin.certificate.to_owned(),
+                key: origin.key.to_owned(),
+            });
         }
-        let authority = Self::load(&certificate, &key, trust_domain)?;
-        authority.bundle.save(&state_dir.join(BUNDLE_FILE))?;
+        let bundle = roots(material, &chain, &facts, trust_domain)?;
+        let issuer = Issuer::from_ca_cert_der(own, pair)?;
+        let not_after = facts.iter().map(|facts| facts.not_after).min();
+        let below_roots = chain.iter().zip(&facts).filter(|(_, facts)| !facts.self_issued);
+        let authority = Self {
+            issuer,
+            intermediates: below_roots.map(|(certificate, _)| certificate.clone()).collect(),
+            trust_domain: trust_domain.clone(),
+            bundle,
+            not_after: not_after.unwrap_or_default(),
+        };
+        authority.try_it(origin)?;
         Ok(authority)
     }
 
-    fn load(certificate: &Path, key: &Path, trust_domain: &TrustDomain) -> Result<Self, CaError> {
-        let pair = read_key(key)?;
-        let bytes = files::read(certificate)?.ok_or_else(|| CaError::Absent(certificate.to_owned()))?;
-        let unusable = |reason: String| CaError::Certificate {
-            path: certificate.to_owned(),
-            reason,
+    /// Signs a leaf for a key that is thrown away, and has it verified.
+    fn try_it(&self, origin: Origin<'_>) -> Result<(), CaError> {
+        let key = leaf::KeyPair::generate()?;
+        let csr = key.csr_der()?;
+        let proven = ProvenKey::from_csr(&csr).map_err(|error| LeafError::Key(error.to_string()))?;
+        let now = SystemTime::now();
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let spec = LeafSpec {
+            account: Account::new(ACCOUNT.0, ACCOUNT.1),
+            not_before: UnixTime(seconds.saturating_sub(1)),
+            not_after: UnixTime(seconds.saturating_add(LIFETIME_MIN.as_secs())),
         };
-        let der = CertificateDer::from_pem_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| unusable(error.to_string()))?;
-        if parsed.tbs_certificate.subject_pki.raw != pair.subject_public_key_info() {
-            return Err(CaError::Mismatch {
-                certificate: certificate.to_owned(),
-                key: key.to_owned(),
-            });
-        }
-        let not_after = UnixTime(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0));
-        let issuer = Issuer::from_ca_cert_der(&der, pair)?;
-        let bundle = TrustBundle::new(trust_domain.clone(), vec![der])?;
-        Ok(Self {
-            issuer,
-            trust_domain: trust_domain.clone(),
-            bundle,
-            not_after,
+        let leaf = Leaf::new(self.sign(&spec, &proven, &[])?, &key)?;
+        tls::vouches(&self.bundle, &leaf, now).map_err(|error: TlsError| CaError::Untrusted {
+            origin: origin.certificate.to_owned(),
+            roots: origin.roots.to_owned(),
+            reason: error.to_string(),
         })
     }
 
@@ -216,18 +260,19 @@ impl CertificateAuthority {
         &self.bundle
     }
 
-    /// Until when the root is valid.
+    /// Until when it, and what leads to its root, is valid.
     pub fn not_after(&self) -> UnixTime {
         self.not_after
     }
 
-    /// Signs the leaf that `spec` describes, for `key`; `names`: further names, for the control plane's own.
+    /// Signs the leaf that `spec` describes, for `key`; `names`: further names, for the control plane's own. Returns the
+    /// chain that its owner shows, leaf first.
     pub fn sign(
         &self,
         spec: &LeafSpec,
         key: &ProvenKey,
         names: &[OwnName],
-    ) -> Result<CertificateDer<'static>, CaError> {
+    ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let uri = format!(
             "spiffe://{}/ns/{}/sa/{}",
             self.trust_domain, spec.account.namespace, spec.account.name
@@ -252,48 +297,91 @@ impl CertificateAuthority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.use_authority_key_identifier_extension = true;
-        Ok(params.signed_by(&key.key, &self.issuer)?.der().clone())
+        let leaf = params.signed_by(&key.key, &self.issuer)?.der().clone();
+        Ok(std::iter::once(leaf)
+            .chain(self.intermediates.iter().cloned())
+            .collect())
     }
 }
 
-fn read_key(path: &Path) -> Result<KeyPair, CaError> {
-    let bytes = files::read(path)?.ok_or_else(|| CaError::Absent(path.to_owned()))?;
+/// What matters of an authority's certificate.
+struct Facts {
+    public_key: Vec<u8>,
+    self_issued: bool,
+    not_after: UnixTime,
+}
+
+fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    let name = parsed.subject();
+    if !parsed.is_ca() {
+        return Err(format!(
+            "{name} is no authority (basic constraints without CA:TRUE)"
+        ));
+    }
+    Ok(Facts {
+        public_key: parsed.tbs_certificate.subject_pki.raw.to_vec(),
+        self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+        not_after: UnixTime(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0)),
+    })
+}
+
+fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|error| format!("it is not PEM: {error}"))?;
+    if chain.len() > MAX_CHAIN {
+        let found = chain.len();
+        return Err(format!(
+            "it holds {found} certificates, at most {MAX_CHAIN} are taken"
+        ));
+    }
+    Ok(chain)
+}
+
+fn roots(
+    material: &Material<'_>,
+    chain: &[CertificateDer<'static>],
+    facts: &[Facts],
+    trust_domain: &TrustDomain,
+) -> Result<TrustBundle, CaError> {
+    if let Some(pem) = material.roots {
+        return Ok(TrustBundle::from_pem(trust_domain.clone(), pem)?);
+    }
+    let own = chain.iter().zip(facts).find(|(_, facts)| facts.self_issued);
+    let (root, _) = own.ok_or_else(|| CaError::Certificate {
+        origin: material.origin.certificate.to_owned(),
+        reason: format!(
+            "it is below another authority, whose root is neither behind it nor in {}",
+            material.origin.roots
+        ),
+    })?;
+    Ok(TrustBundle::new(trust_domain.clone(), vec![root.clone()])?)
+}
+
+fn read_key(pem: &[u8], origin: &str) -> Result<KeyPair, CaError> {
     let unusable = |reason: String| CaError::Key {
-        path: path.to_owned(),
+        origin: origin.to_owned(),
         reason,
     };
-    let text = String::from_utf8(bytes).map_err(|_| unusable("it is not PEM".into()))?;
-    KeyPair::from_pem(&text).map_err(|error| unusable(error.to_string()))
+    let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(error.to_string()))?;
+    KeyPair::try_from(&der).map_err(|error| unusable(error.to_string()))
 }
 
-/// Makes what isn't there: the key first, exclusively, so that of two processes one wins and the other uses its key; a
-/// crash in between leaves a key without a certificate, which the next start makes.
-fn make_if_absent(certificate: &Path, key: &Path, trust_domain: &TrustDomain) -> Result<(), CaError> {
-    if files::read(certificate)?.is_some() {
-        return Ok(());
-    }
-    let fresh = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    match create_exclusively(key, fresh.serialize_pem().as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(CaError::Create {
-                path: key.to_owned(),
-                source: error,
-            });
-        }
-        _ => {}
-    }
-    let pem = self_signed(&read_key(key)?, trust_domain)?;
-    Ok(files::write_private(certificate, pem.as_bytes())?)
+/// A root that was just made.
+pub struct NewRoot {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM (PKCS#8).
+    pub key: String,
 }
 
-fn create_exclusively(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(PRIVATE_MODE)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Makes a root, self-signed, with a key of its own.
+pub fn make_root(trust_domain: &TrustDomain) -> Result<NewRoot, CaError> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    Ok(NewRoot {
+        certificate: self_signed(&key, trust_domain)?,
+        key: key.serialize_pem(),
+    })
 }
 
 fn self_signed(key: &KeyPair, trust_domain: &TrustDomain) -> Result<String, rcgen::Error> {

@@ -3,9 +3,12 @@
 //! It is the only service that answers without a client certificate.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use weft_control_plane_core::issue::{Issuer, Refusal};
 use weft_control_plane_core::rights::Account;
@@ -32,40 +35,87 @@ pub enum IssueError {
     Sign(#[from] CaError),
 }
 
-/// Decides and signs: the root together with the rules for using it.
+/// Decides and signs: the root together with the rules for using it. Both the authority and the roots may be replaced
+/// while it runs.
 pub struct Issuing {
-    authority: CertificateAuthority,
+    current: ArcSwap<Current>,
     issuer: Mutex<Issuer>,
+    changed: watch::Sender<u64>,
+}
+
+/// What counts at a moment. The roots are those to trust: the authority's own, and further ones while roots are
+/// exchanged.
+struct Current {
+    authority: Arc<CertificateAuthority>,
+    bundle: TrustBundle,
 }
 
 impl Issuing {
-    /// Issues by the rules of `issuer` under `authority`.
-    pub fn new(authority: CertificateAuthority, issuer: Issuer) -> Self {
+    /// Issues leaves of `lifetime` under `authority`, whose roots are the ones to trust.
+    pub fn new(authority: CertificateAuthority, lifetime: Duration) -> Self {
+        let issuer = Issuer::new(lifetime, authority.not_after());
+        let bundle = authority.bundle().clone();
         Self {
-            authority,
+            current: ArcSwap::from_pointee(Current {
+                authority: Arc::new(authority),
+                bundle,
+            }),
             issuer: Mutex::new(issuer),
+            changed: watch::Sender::new(0),
         }
     }
 
-    /// The roots to trust.
-    pub fn bundle(&self) -> &TrustBundle {
-        self.authority.bundle()
+    /// From now on `authority` signs, and the roots of `bundle` are trusted: the authority's have to be among them.
+    pub fn adopt(&self, authority: Arc<CertificateAuthority>, bundle: TrustBundle) {
+        let not_after = authority.not_after();
+        self.current.store(Arc::new(Current { authority, bundle }));
+        self.issuer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root_ends(not_after);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever the authority or the roots do.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What signs now.
+    pub fn authority(&self) -> Arc<CertificateAuthority> {
+        Arc::clone(&self.current.load().authority)
+    }
+
+    /// The roots to trust now.
+    pub fn bundle(&self) -> TrustBundle {
+        self.current.load().bundle.clone()
+    }
+
+    /// The roots to trust now, DER.
+    pub fn roots(&self) -> Vec<Arc<[u8]>> {
+        let current = self.current.load();
+        current
+            .bundle
+            .roots()
+            .iter()
+            .map(|root| Arc::from(root.as_ref()))
+            .collect()
     }
 
     /// Issues a leaf to `account` for the key of a request (PKCS#10, DER); `names`: further names, for the control
-    /// plane's own.
+    /// plane's own. Returns the chain, leaf first.
     pub fn issue(
         &self,
         account: Account,
         csr: &[u8],
         names: &[OwnName],
-    ) -> Result<CertificateDer<'static>, IssueError> {
+    ) -> Result<Vec<CertificateDer<'static>>, IssueError> {
         let key = ProvenKey::from_csr(csr)?;
         let decided = {
             let mut issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
             issuer.decide(account, key.kind(), unix_now())
         };
-        Ok(self.authority.sign(&decided?, &key, names)?)
+        Ok(self.current.load().authority.sign(&decided?, &key, names)?)
     }
 }
 
@@ -88,20 +138,23 @@ impl CertificateService for Certificates {
         let token = bearer(&request).ok_or_else(|| {
             Status::unauthenticated("`authorization: Bearer <service-account token>` is missing")
         })?;
-        let bearer = self.tokens.check(token).await;
-        let bearer = bearer.map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let account = bearer.account;
+        let account = self.tokens.check(token).await?.account;
         match self
             .issuing
             .issue(account.clone(), &request.get_ref().csr_der, &[])
         {
-            Ok(leaf) => {
+            Ok(chain) => {
                 tracing::info!(%account, "certificate issued");
                 metrics::counter!("weft_control_plane_certificates_total", "result" => "issued").increment(1);
-                let roots = self.issuing.bundle().roots().iter();
+                let der = |certificates: &[CertificateDer<'_>]| {
+                    certificates
+                        .iter()
+                        .map(|certificate| certificate.to_vec())
+                        .collect()
+                };
                 Ok(Response::new(SignResponse {
-                    chain_der: vec![leaf.to_vec()],
-                    roots_der: roots.map(|root| root.to_vec()).collect(),
+                    chain_der: der(&chain),
+                    roots_der: der(self.issuing.bundle().roots()),
                 }))
             }
             Err(error) => {

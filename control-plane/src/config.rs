@@ -108,8 +108,14 @@ pub struct Args {
         value_name = "NAME"
     )]
     pub dns_names: Vec<String>,
-    /// PEM file of a root of your own; without it one is made on the first start.
-    #[arg(long, env = "WEFT_CA_CERTIFICATE", value_name = "FILE", requires = "ca_key")]
+    /// PEM file of a root of your own; without it one is made on the first start. In a cluster it is in Secret `weft-ca`.
+    #[arg(
+        long,
+        env = "WEFT_CA_CERTIFICATE",
+        value_name = "FILE",
+        requires = "ca_key",
+        conflicts_with = "kubernetes"
+    )]
     pub ca_certificate: Option<PathBuf>,
     /// PEM file (PKCS#8) of that root's key.
     #[arg(long, env = "WEFT_CA_KEY", value_name = "FILE", requires = "ca_certificate")]

@@ -1,5 +1,5 @@
 //! The control plane's own certificate: issued by its own root, with the names under which it is reached, and renewed
-//! at half its life without touching live connections.
+//! at half its life, and when the root is exchanged, without touching live connections.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -35,24 +35,34 @@ pub enum OwnError {
 pub fn issue(issuing: &Issuing, names: &[OwnName]) -> Result<(Arc<ServerConfig>, SystemTime), OwnError> {
     let key = KeyPair::generate()?;
     let account = Account::new(ACCOUNT.0, ACCOUNT.1);
-    let certificate = issuing.issue(account, &key.csr_der()?, names)?;
-    let leaf = Leaf::new(vec![certificate], &key)?;
+    let chain = issuing.issue(account, &key.csr_der()?, names)?;
+    let leaf = Leaf::new(chain, &key)?;
     let now = SystemTime::now();
     let rest = leaf.not_after().duration_since(now).unwrap_or_default();
-    let config = server_config(&leaf, issuing.bundle(), ClientAuth::Optional, &[alpn::FOREIGN_H2])?;
+    let config = server_config(
+        &leaf,
+        &issuing.bundle(),
+        ClientAuth::Optional,
+        &[alpn::FOREIGN_H2],
+    )?;
     Ok((config, now + rest / 2))
 }
 
-/// Renews it, for ever.
+/// Renews it when it is due and whenever the authority or the roots change, for ever.
 pub async fn renew(
     issuing: Arc<Issuing>,
     names: Vec<OwnName>,
     tls: Arc<ArcSwap<ServerConfig>>,
     mut due: SystemTime,
 ) {
+    let mut changes = issuing.changes();
     loop {
-        tokio::time::sleep(CHECK_INTERVAL.min(due.duration_since(SystemTime::now()).unwrap_or_default()))
-            .await;
+        let pause = CHECK_INTERVAL.min(due.duration_since(SystemTime::now()).unwrap_or_default());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // The sender is in `issuing` and outlives this task.
+            _ = changes.changed() => due = SystemTime::now(),
+        }
         if SystemTime::now() < due {
             continue;
         }

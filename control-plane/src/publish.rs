@@ -82,6 +82,8 @@ pub enum Command {
         /// Whether nothing is missing any longer: from then on proxies are answered.
         complete: bool,
     },
+    /// The roots to trust are these now, DER.
+    Trust(Vec<Arc<[u8]>>),
     /// A stream wants to begin.
     Open(Hello, oneshot::Sender<Result<Admitted, rights::Refusal>>),
     /// A stream follows other names now. They were checked.

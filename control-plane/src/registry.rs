@@ -101,8 +101,7 @@ impl Registrations {
         peer: SocketAddr,
         said: wire::Registration,
     ) -> Result<Registration, Status> {
-        let bearer = self.tokens.check(&said.token).await;
-        let bearer = bearer.map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let bearer = self.tokens.check(&said.token).await?;
         let ports = said.ports.into_iter();
         Ok(Registration {
             node_id: said.node_id,

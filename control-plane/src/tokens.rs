@@ -1,11 +1,15 @@
-//! Who a bearer token stands for. One interface for both worlds: standalone mode's own tokens now, a cluster's
-//! TokenReview beside it later. What is decided with the answer is the core's business.
+//! Who a bearer token stands for. One interface for both worlds: standalone mode's own tokens, and a cluster's, which its
+//! API server reviews. What is decided with the answer is the core's business.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use thiserror::Error;
+use tonic::Status;
 use weft_control_plane_core::rights::Account;
 use weft_identity::token::{Claims, TokenError, VerifyingKey};
+
+use crate::kubernetes::review::{ReviewError, Reviewer};
 
 /// What a good token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,21 +26,38 @@ pub enum CheckError {
     /// Refused.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Refused by the cluster, or nobody could be asked.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
+}
+
+impl From<CheckError> for Status {
+    fn from(error: CheckError) -> Self {
+        let message = error.to_string();
+        match error {
+            CheckError::Review(ReviewError::Unavailable(_)) => Self::unavailable(message),
+            _ => Self::unauthenticated(message),
+        }
+    }
 }
 
 /// Checks tokens.
 pub enum TokenChecker {
     /// JWTs (ES256) signed by the key in the state directory, as `weft token create` makes them.
     Standalone(VerifyingKey),
+    /// Tokens that the kubelet projects into Pods. They grant no Services: endpoints are the cluster's business.
+    Cluster(Arc<Reviewer>),
 }
 
 impl TokenChecker {
-    /// What `token` says, if it is genuine, meant for the mesh and not over. Asynchronous, since a cluster's tokens are
-    /// reviewed by its API server.
-    #[allow(clippy::unused_async)]
+    /// What `token` says, if it is genuine, meant for the mesh and not over.
     pub async fn check(&self, token: &str) -> Result<Bearer, CheckError> {
         match self {
             Self::Standalone(key) => Ok(bearer(key.verify(token, SystemTime::now())?)),
+            Self::Cluster(reviewer) => Ok(Bearer {
+                account: reviewer.check(token).await?.account,
+                services: Vec::new(),
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
-use weft_control_plane::ca::{CertificateAuthority, ProvenKey};
+use weft_control_plane::ca::{CertificateAuthority, ProvenKey, directory};
 use weft_control_plane_core::issue::{LeafSpec, UnixTime};
 use weft_control_plane_core::rights::Account;
 use weft_identity::leaf::{KeyPair, Leaf};
@@ -53,7 +53,7 @@ impl Pair {
     /// Both sidecars, the inbound one in front of `app`. Keeps the root in `folder`.
     pub(crate) fn start(app: SocketAddr, folder: &Path) -> Self {
         let domain = "cluster.local".parse().expect("a trust domain");
-        let authority = CertificateAuthority::open(folder, None, &domain).expect("a root is made");
+        let authority = directory::open(folder, None, &domain).expect("a root is made");
         let inbound = listen();
         let address = inbound.local_addr().expect("it is bound");
         let listeners = WorkerListeners {
@@ -155,8 +155,8 @@ fn identity(authority: &CertificateAuthority, account: &str) -> Identity {
         not_before: UnixTime(now - 60),
         not_after: UnixTime(now + LEAF_LIFETIME.as_secs()),
     };
-    let certificate = authority.sign(&spec, &proven, &[]).expect("the root signs");
-    let leaf = Leaf::new(vec![certificate], &key).expect("a leaf");
+    let chain = authority.sign(&spec, &proven, &[]).expect("the root signs");
+    let leaf = Leaf::new(chain, &key).expect("a leaf");
     Identity::new(leaf, authority.bundle().clone(), 1).expect("a usable identity")
 }
 

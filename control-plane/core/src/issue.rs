@@ -131,6 +131,11 @@ impl Issuer {
         }
     }
 
+    /// The root was replaced by one that is valid until `root_not_after`.
+    pub fn root_ends(&mut self, root_not_after: UnixTime) {
+        self.root_not_after = root_not_after;
+    }
+
     /// Decides on the request of `account`, whose token was verified, for `key`.
     pub fn decide(&mut self, account: Account, key: PublicKey, now: UnixTime) -> Result<LeafSpec, Refusal> {
         if key == PublicKey::Other {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use weft_ops::health::Health;
 
 use super::StartError;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     /// Ends everything.
     pub(crate) ending: CancellationToken,
+    /// What has a last thing to do after that.
+    pub(crate) farewells: TaskTracker,
 }
 
 /// What has to hold before a control plane is ready: that everything has been read once, and what of the mode else.
@@ -63,7 +66,7 @@ impl Mode {
     pub(super) async fn foundation(&self, config: &Config) -> Result<Foundation, StartError> {
         match self {
             Self::Standalone(_) => standalone::start::foundation(config),
-            Self::Kubernetes(cluster) => kubernetes::start::foundation(config, cluster).await,
+            Self::Kubernetes(cluster) => Ok(kubernetes::start::foundation(config, cluster).await),
         }
     }
 

@@ -1,18 +1,21 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use weft_control_plane_core::rights::Account;
 use weft_identity::certificate::Details;
 use weft_identity::leaf;
 
+use super::directory::{BUNDLE_FILE, KEY_FILE, ROOT_FILE};
 use super::*;
+use crate::config::SuppliedRoot;
 
 fn domain() -> TrustDomain {
     "mesh.test".parse().unwrap()
 }
 
 fn open(dir: &Path) -> CertificateAuthority {
-    CertificateAuthority::open(dir, None, &domain()).unwrap()
+    directory::open(dir, None, &domain()).unwrap()
 }
 
 fn spec() -> LeafSpec {
@@ -60,14 +63,14 @@ fn a_supplied_root_has_to_fit_its_key() {
     };
     let state = tempfile::tempdir().unwrap();
     let good = root(mine.path(), mine.path());
-    assert!(CertificateAuthority::open(state.path(), Some(&good), &domain()).is_ok());
+    assert!(directory::open(state.path(), Some(&good), &domain()).is_ok());
     assert!(!state.path().join(KEY_FILE).exists());
     let bad = root(mine.path(), other.path());
-    let refused = CertificateAuthority::open(state.path(), Some(&bad), &domain());
+    let refused = directory::open(state.path(), Some(&bad), &domain());
     assert!(matches!(refused, Err(CaError::Mismatch { .. })));
     let none = root(state.path(), state.path());
     assert!(matches!(
-        CertificateAuthority::open(state.path(), Some(&none), &domain()),
+        directory::open(state.path(), Some(&none), &domain()),
         Err(CaError::Absent(_))
     ));
 }
@@ -81,14 +84,14 @@ fn a_leaf_says_what_was_decided() {
         OwnName::Address([127, 0, 0, 1].into()),
     ];
     let key = proven();
-    let leaf = authority.sign(&spec(), &key, &names).unwrap();
+    let leaf = authority.sign(&spec(), &key, &names).unwrap().remove(0);
     let details = Details::read(&leaf).unwrap();
     assert_eq!(details.id.as_str(), "spiffe://mesh.test/ns/shop/sa/user");
     assert_eq!(
         details.not_after,
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_086_400)
     );
-    let again = Details::read(&authority.sign(&spec(), &key, &names).unwrap()).unwrap();
+    let again = Details::read(&authority.sign(&spec(), &key, &names).unwrap()[0]).unwrap();
     assert_ne!(
         details.serial, again.serial,
         "one key, two certificates, two serial numbers"
@@ -120,7 +123,7 @@ fn names_and_powers_in_a_request_count_for_nothing() {
     let csr = params.serialize_request(&pair).unwrap();
     let key = ProvenKey::from_csr(csr.der()).unwrap();
     assert_eq!(key.kind(), PublicKey::EcP384);
-    let leaf = open(dir.path()).sign(&spec(), &key, &[]).unwrap();
+    let leaf = open(dir.path()).sign(&spec(), &key, &[]).unwrap().remove(0);
     assert_eq!(
         Details::read(&leaf).unwrap().id.as_str(),
         "spiffe://mesh.test/ns/shop/sa/user"

@@ -26,6 +26,9 @@ pub struct ClusterArgs {
     /// `ClusterRole` that owns the objects made at run time, so that they go with it.
     #[arg(long, env = "WEFT_OWNER", default_value = ACCOUNT.1, value_name = "NAME")]
     pub owner: String,
+    /// Never make a root: somebody else writes the Secret `weft-ca`, in cert-manager's form.
+    #[arg(long, env = "WEFT_SUPPLIED_ROOT")]
+    pub supplied_root: bool,
     /// Where the API server calls the injector (HTTPS).
     #[arg(
         long,
@@ -50,6 +53,8 @@ pub struct InCluster {
     pub service: Arc<str>,
     /// The `ClusterRole` that owns what is made at run time.
     pub owner: Arc<str>,
+    /// Whether the root's Secret is made by somebody else.
+    pub supplied_root: bool,
     /// The injector.
     pub webhook: SocketAddr,
     /// Values of the injector; `None`: its defaults.
@@ -86,6 +91,7 @@ pub(super) fn parse(args: &ClusterArgs, problems: &mut Problems) -> Option<InClu
         pod: pod?,
         service: service?,
         owner: owner?,
+        supplied_root: args.supplied_root,
         webhook: webhook?,
         injection: args.injection.clone(),
     })

@@ -2,15 +2,32 @@
 //!
 //! [`start`] puts the parts together, from top to bottom; each has a file of its own. Decisions are in the core.
 
+pub mod leader;
+pub mod meshing;
+pub mod owner;
+pub mod review;
+pub mod root;
 pub mod start;
 pub mod status;
+pub mod trust;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
+use tokio::sync::OnceCell;
 
+use self::meshing::Meshing;
+use self::review::Reviewer;
 use crate::config::InCluster;
+
+/// The label that says who manages an object, and what it says on ours.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "weft-control-plane");
+
+/// Who writes, in `managedFields` and wherever a controller has to be named.
+pub const FIELD_MANAGER: &str = "weft.dev/control-plane";
 
 /// The cluster, and the control plane's place in it. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +42,13 @@ pub struct Cluster {
     pub service: Arc<str>,
     /// The `ClusterRole` that owns the objects made at run time.
     pub owner: Arc<str>,
+    /// Whether somebody else makes the root's Secret.
+    pub supplied_root: bool,
+    /// Reviews tokens.
+    pub reviewer: Arc<Reviewer>,
+    /// Which namespaces are meshed.
+    pub meshing: Arc<Meshing>,
+    owner_reference: Arc<OnceCell<Option<OwnerReference>>>,
 }
 
 /// The API server can't be called at all. One that doesn't answer is waited for instead.
@@ -48,11 +72,29 @@ impl Cluster {
     /// The cluster behind `client`.
     pub fn new(client: Client, settings: &InCluster) -> Self {
         Self {
+            reviewer: Arc::new(Reviewer::new(client.clone())),
+            meshing: Arc::default(),
+            owner_reference: Arc::default(),
             client,
             namespace: Arc::clone(&settings.namespace),
             pod: Arc::clone(&settings.pod),
             service: Arc::clone(&settings.service),
             owner: Arc::clone(&settings.owner),
+            supplied_root: settings.supplied_root,
         }
     }
+
+    /// The reference to the owner of what is made at run time, once the API server answers; see [`owner`].
+    pub async fn owner_reference(&self) -> Option<OwnerReference> {
+        let found = self.owner_reference.get_or_init(|| owner::find(self)).await;
+        found.clone()
+    }
+}
+
+/// The labels of what is made at run time.
+pub(crate) fn labels() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+        ("app.kubernetes.io/part-of".to_owned(), "weft".to_owned()),
+    ])
 }

@@ -99,6 +99,7 @@ impl State {
                 self.catalog.apply(events);
                 self.problems = problems;
             }
+            Command::Trust(roots) => self.catalog.apply(vec![Event::Trust(roots)]),
             Command::Open(hello, answer) => {
                 // Whoever asked may be gone: then the stream ends before it began.
                 if let Err(Ok(unheard)) = answer.send(self.open(hello)) {

@@ -10,7 +10,7 @@ use weft_identity::token::SigningKey;
 
 use super::{Change, watch};
 use crate::app::{Foundation, Shared, StartError};
-use crate::ca::CertificateAuthority;
+use crate::ca::directory;
 use crate::config::Config;
 use crate::publish::{Command, Publisher};
 use crate::tokens::TokenChecker;
@@ -23,8 +23,7 @@ const TOKEN_KEY_FILE: &str = "token-key.pem";
 
 /// The root and the tokens' key.
 pub(crate) fn foundation(config: &Config) -> Result<Foundation, StartError> {
-    let authority =
-        CertificateAuthority::open(&config.state_dir, config.root.as_ref(), &config.trust_domain)?;
+    let authority = directory::open(&config.state_dir, config.root.as_ref(), &config.trust_domain)?;
     let tokens = SigningKey::load_or_create(&config.state_dir.join(TOKEN_KEY_FILE))?;
     Ok(Foundation {
         authority,
