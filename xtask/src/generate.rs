@@ -89,7 +89,7 @@ fn files() -> anyhow::Result<BTreeMap<String, String>> {
 
 /// A CRD as a template: there or not, and kept or not.
 fn template(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
-    let yaml = serde_yaml::to_string(crd)?;
+    let yaml = whole_numbers(&serde_yaml::to_string(crd)?);
     if yaml.contains("{{") || yaml.matches(METADATA).count() != 1 {
         bail!("{} can't be made a template", crd.spec.names.kind);
     }
@@ -97,6 +97,19 @@ fn template(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
     Ok(format!(
         "{MARK}{{{{- if .Values.crds.enabled }}}}\n{yaml}{{{{- end }}}}\n"
     ))
+}
+
+/// Bounds as people write them: the type has fractions, our bounds have none.
+fn whole_numbers(yaml: &str) -> String {
+    let is_bound = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("minimum: ") || line.starts_with("maximum: ")
+    };
+    let lines = yaml.lines().map(|line| match line.strip_suffix(".0") {
+        Some(whole) if is_bound(line) => whole,
+        _ => line,
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]

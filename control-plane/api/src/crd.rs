@@ -33,15 +33,20 @@ fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         .versions
         .iter_mut()
         .filter_map(|version| version.schema.as_mut());
-    schemas
-        .filter_map(|schema| schema.open_api_v3_schema.as_mut())
-        .for_each(drop_rust_formats);
+    for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
+        schema.title = None;
+        tidy_schema(schema);
+    }
     crd
 }
 
-/// Takes out formats that only Rust knows (`uint32`): the API server would warn of each. Their bounds are written
-/// out beside them.
-fn drop_rust_formats(schema: &mut JSONSchemaProps) {
+/// Takes out of a schema, and of all below it, what means something in Rust alone.
+///
+/// - Formats such as `uint32`: the API server would warn of each. Their bounds are written out beside them.
+/// - `nullable`: without it the API server takes `field: null` for a field that isn't there, as we do; with it, null
+///   is kept and meets rules that are about a value.
+/// - Line breaks of the sources: a terminal has its own width.
+fn tidy_schema(schema: &mut JSONSchemaProps) {
     if schema
         .format
         .as_deref()
@@ -49,15 +54,23 @@ fn drop_rust_formats(schema: &mut JSONSchemaProps) {
     {
         schema.format = None;
     }
+    schema.nullable = None;
+    if let Some(text) = &mut schema.description {
+        *text = text
+            .split("\n\n")
+            .map(|part| part.replace('\n', " "))
+            .collect::<Vec<_>>()
+            .join("\n\n");
+    }
     schema
         .properties
         .iter_mut()
         .flat_map(|properties| properties.values_mut())
-        .for_each(drop_rust_formats);
+        .for_each(tidy_schema);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        drop_rust_formats(items);
+        tidy_schema(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(rest)) = &mut schema.additional_properties {
-        drop_rust_formats(rest);
+        tidy_schema(rest);
     }
 }

@@ -23,8 +23,8 @@ use crate::policy::PolicyStatus;
     plural = "meshtlspolicies",
     singular = "meshtlspolicy",
     shortname = "mtls",
-    category = "mesh",
-    category = "mesh-policy",
+    category = "weft",
+    category = "weft-policy",
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
@@ -37,6 +37,23 @@ use crate::policy::PolicyStatus;
         name = "Accepted",
         type_ = "string",
         json_path = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -60,8 +60,8 @@ pub mod defaults {
     plural = "trafficpolicies",
     singular = "trafficpolicy",
     shortname = "tp",
-    category = "mesh",
-    category = "mesh-policy",
+    category = "weft",
+    category = "weft-policy",
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
@@ -79,6 +79,23 @@ pub mod defaults {
         name = "Accepted",
         type_ = "string",
         json_path = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -136,7 +153,9 @@ pub struct Balancer {
     pub locality: Option<Locality>,
 }
 
-/// A way to choose endpoints.
+/// How an endpoint is chosen. PeakEwma (default): of two drawn at random the one that answers faster and has less to
+/// do. RoundRobin: in turn. LeastRequest: of two drawn at random the one with fewer running requests. Random: any.
+/// RingHash: the same endpoint for the same key, as long as it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     /// Of two endpoints drawn at random the one that answers faster and has less to do.
@@ -161,7 +180,8 @@ pub struct RingHash {
     pub header: String,
 }
 
-/// Which endpoints come first.
+/// Which endpoints come first. PreferSameZone: those of the caller's zone, others when they are too few or busy.
+/// Any: all alike. Left out, the Service's own trafficDistribution decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Locality {
     /// Those of the caller's zone.

@@ -205,7 +205,7 @@ fn an_object_in_two_places_is_said_with_both() {
 }
 
 /// Keywords that [`schema`] reads, and those that it can leave to somebody else.
-const KEYWORDS: [&str; 22] = [
+const KEYWORDS: [&str; 24] = [
     "$ref",
     "additionalProperties",
     "description",
@@ -229,6 +229,9 @@ const KEYWORDS: [&str; 22] = [
     "x-kubernetes-validations",
     "default",
     "nullable",
+    // Of conditions, which controllers write, not people.
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
 ];
 
 fn keywords(json: &Value, found: &mut BTreeSet<String>) {
@@ -271,11 +274,16 @@ fn our_cel_rules_compile_and_our_crds_are_bounded() {
         let kind = json.get("type").and_then(Value::as_str).unwrap_or_default();
         let bounded = |keyword: &str| json.get(keyword).is_some();
         assert!(kind != "array" || bounded("maxItems"), "{at} has no maxItems");
+        let format = json.get("format").and_then(Value::as_str).unwrap_or_default();
         assert!(
-            kind != "string" || bounded("maxLength") || bounded("enum"),
+            kind != "string" || bounded("maxLength") || bounded("enum") || format == "date-time",
             "{at} has no maxLength"
         );
-        assert!(kind != "integer" || bounded("maximum"), "{at} has no maximum");
+        assert!(
+            kind != "integer" || bounded("maximum") || format == "int64",
+            "{at} has no maximum"
+        );
+        assert!(!bounded("nullable"), "{at} keeps null");
         json.get("items")
             .iter()
             .for_each(|items| walk(items, &format!("{at}[]")));
@@ -295,6 +303,7 @@ fn our_cel_rules_compile_and_our_crds_are_bounded() {
     for crd in crate::crd::all() {
         let schema = kinds::crd_schema(&crd);
         walk(&schema["properties"]["spec"], "spec");
+        walk(&schema["properties"]["status"], "status");
         assert!(!kube_core::cel::compile_schema(&schema).has_errors());
         assert!(!serde_json::to_string(&crd).unwrap().contains("\"uint"));
         assert!(
