@@ -7,9 +7,10 @@
 )]
 
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use weft_control_plane_core::inject;
 
 /// The schema of `T` in a draft that every helm reads.
 pub(crate) fn schema<T: JsonSchema>() -> Schema {
@@ -54,8 +55,9 @@ pub(crate) struct Chart {
     pub(crate) control_plane: ControlPlane,
     /// The two webhooks that put sidecars into pods.
     pub(crate) injector: Injector,
-    /// Settings of every sidecar.
-    pub(crate) injection: Injection,
+    /// Settings of every sidecar; the pods' own annotations go before them.
+    #[schemars(schema_with = "injection")]
+    pub(crate) injection: Map<String, Value>,
     /// For the Prometheus operator and Grafana.
     pub(crate) monitoring: Monitoring,
     /// Any further objects, as they are; templates in them are filled in.
@@ -210,39 +212,26 @@ pub(crate) struct Injector {
     pub(crate) timeout_seconds: u32,
 }
 
-/// Settings of every sidecar.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Injection {
-    /// A level, or target=level,…
-    #[schemars(length(min = 1, max = 256), regex(pattern = LOG_LEVEL))]
-    pub(crate) log_level: String,
-    /// How long a sidecar that is told to stop waits for what is running.
-    pub(crate) drain_time: weft_api::duration::Duration,
-    /// What happens to traffic that leaves the mesh.
-    pub(crate) egress: Egress,
-    /// Where addresses of the mesh are.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
-    pub(crate) mesh_cidrs: Vec<String>,
-    /// What a sidecar is given, as in a container.
-    pub(crate) resources: Map<String, Value>,
-    /// Ports and ranges on which no inbound traffic is captured.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 11)))]
-    pub(crate) skip_inbound_ports: Vec<String>,
-    /// Ports and ranges to which no outbound traffic is captured.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 11)))]
-    pub(crate) skip_outbound_ports: Vec<String>,
-    /// Networks to which no outbound traffic is captured.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
-    pub(crate) skip_outbound_cidrs: Vec<String>,
-}
+/// What the chart itself tells the sidecars, from other values.
+const DERIVED: [&str; 6] = [
+    "image",
+    "imagePullPolicy",
+    "controlPlane",
+    "controlPlaneNamespace",
+    "trustDomain",
+    "clusterDomain",
+];
 
-/// What happens to traffic that leaves the mesh.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Egress {
-    Allow,
-    Deny,
+/// The injector's own settings without those that the chart derives.
+fn injection(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = inject::Values::json_schema(generator);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.retain(|name, _| !DERIVED.contains(&name.as_str()));
+    }
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|name| name.as_str().is_none_or(|name| !DERIVED.contains(&name)));
+    }
+    schema
 }
 
 /// For the Prometheus operator and Grafana.
@@ -278,4 +267,20 @@ pub(crate) struct Labelled {
     pub(crate) enabled: bool,
     /// Its labels.
     pub(crate) labels: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecars_are_set_by_the_injectors_own_fields() {
+        let schema = serde_json::to_value(schema::<Chart>()).unwrap();
+        let fields = &schema["properties"]["injection"]["properties"];
+        assert!(fields["logLevel"]["maxLength"].is_u64(), "{fields:#}");
+        for derived in DERIVED {
+            assert_eq!(fields.get(derived), None);
+        }
+        assert_eq!(schema["properties"]["injection"]["additionalProperties"], false);
+    }
 }
