@@ -1,10 +1,10 @@
 //! The status listener: `GET /live /ready /metrics`, nothing that changes anything.
 
-use std::future::Future;
+use std::future::{Future, Ready};
 use std::io;
 use std::net::TcpListener;
 
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -21,10 +21,37 @@ pub fn serve(
     health: Health,
     recorder: Recorder,
 ) -> io::Result<impl Future<Output = ()> + Send> {
+    serve_with(listener, health, recorder, |_, _| {
+        None::<Ready<(StatusCode, String)>>
+    })
+}
+
+/// As [`serve`], with the pages of `more`: it is given path and head of a GET, and answers status and text, or `None`
+/// where it has no such page.
+pub fn serve_with<M, F>(
+    listener: TcpListener,
+    health: Health,
+    recorder: Recorder,
+    more: M,
+) -> io::Result<impl Future<Output = ()> + Send>
+where
+    M: Fn(&str, &HeaderMap) -> Option<F> + Clone + Send + 'static,
+    F: Future<Output = (StatusCode, String)> + Send + 'static,
+{
     let listener = server::adopt(listener)?;
-    Ok(server::serve(listener, move |request| {
+    Ok(server::serve(listener, move |request: Request<Incoming>| {
+        let asked = *request.method() == Method::GET;
+        let page = more(request.uri().path(), request.headers()).filter(|_| asked);
         let answer = respond(&request, &health, &recorder);
-        async { answer }
+        async move {
+            match page {
+                Some(page) => {
+                    let (status, said) = page.await;
+                    text(status, said)
+                }
+                None => answer,
+            }
+        }
     }))
 }
 

@@ -221,7 +221,12 @@ async fn control(
         inbound_ports,
     } = parts;
     let mut tasks = JoinSet::new();
-    tasks.spawn(weft_ops::status::serve(status, health.clone(), recorder.clone())?);
+    let pages = {
+        let config = Arc::clone(&config);
+        move |path: &str, head: &http::HeaderMap| config.probes.answer(path, head)
+    };
+    let served = weft_ops::status::serve_with(status, health.clone(), recorder.clone(), pages)?;
+    tasks.spawn(served);
     tasks.spawn(recorder.run_upkeep());
     let (roots, new_roots) = watch::channel(None);
     tasks.spawn(certificates.run(new_roots));

@@ -15,6 +15,8 @@ use weft_proxy_core::capture::PortRange;
 use weft_proxy_core::cidr::Cidr;
 use weft_proxy_core::resource::Name;
 
+use crate::probe::Probes;
+
 mod parse;
 
 /// Port of an authority that has none.
@@ -95,6 +97,12 @@ pub struct RunArgs {
     /// Ports whose connections are opaque bytes, in either direction: ports and ranges, separated by commas.
     #[arg(long, env = "WEFT_OPAQUE_PORTS", default_value = "", value_name = "PORTS")]
     pub opaque_ports: String,
+    /// The application's probes, which the status listener runs: a JSON object by `<container>/<kind>`.
+    #[arg(long, env = "WEFT_PROBES", default_value = "{}", value_name = "JSON")]
+    pub probes: String,
+    /// Addresses of this pod, separated by commas; probes go to the first.
+    #[arg(long, env = "WEFT_POD_IPS", default_value = "", value_name = "ADDRS")]
+    pub pod_ips: String,
     /// Registers this workload as an endpoint of a Service's port; repeatable.
     #[arg(
         long,
@@ -280,6 +288,8 @@ pub struct Config {
     pub mesh_cidrs: Vec<Cidr>,
     /// Ports whose connections are opaque bytes.
     pub opaque_ports: Vec<PortRange>,
+    /// The application's probes.
+    pub probes: Probes,
     /// Endpoints to register.
     pub registrations: Vec<Registration>,
     /// Labels of the registered workload.

@@ -28,7 +28,7 @@ use crate::drain::{Busy, Tracked};
 use crate::finish::{Finish, Relayed, answer};
 use crate::http::h2::Limits;
 use crate::http::{Body, h1, h2};
-use crate::protocol::{DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff};
+use crate::protocol::{CONNECT, DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff};
 use crate::socket::{self, original_destination};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{self, Direction, Edge};
@@ -106,17 +106,15 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: u16, 
     }
 }
 
-/// What a port offers; one that no configuration names takes the mesh only.
+/// What a port offers. For one that no configuration names the namespace's policy holds; without any configuration,
+/// the mesh only is let in.
 fn policy(worker: &Worker, port: u16) -> InboundPort {
     let view = worker.local.published.load();
-    let named = view
-        .snapshot
-        .inbound
-        .as_ref()
-        .and_then(|inbound| inbound.ports.get(&port));
+    let inbound = view.snapshot.inbound.as_ref();
+    let named = inbound.and_then(|inbound| inbound.ports.get(&port));
     let mut policy = named.cloned().unwrap_or(InboundPort {
         protocol: Protocol::Detect,
-        tls: TlsMode::Strict,
+        tls: inbound.map_or(TlsMode::Strict, |inbound| inbound.undeclared),
         service: None,
     });
     if worker.local.config.is_opaque(port) {
@@ -208,7 +206,9 @@ async fn own_tls_or_mesh(site: Site, stream: Stream, tracked: Tracked) {
 
 /// Under Permissive: plaintext.
 async fn plaintext(site: Site, stream: Stream, detected: Detected, tracked: Tracked) {
+    let tunnel = stream.prefix().starts_with(CONNECT);
     match (detected, site.protocol) {
+        (Detected::Http1, Protocol::Detect) if tunnel => opaque::serve(&site, stream, &tracked).await,
         (_, Protocol::Tcp) | (Detected::Opaque | Detected::NeedMore | Detected::Tls, Protocol::Detect) => {
             opaque::serve(&site, stream, &tracked).await;
         }

@@ -27,6 +27,7 @@ pub mod listener;
 pub mod local;
 pub mod memory;
 pub mod outbound;
+pub mod probe;
 pub mod protocol;
 pub mod published;
 pub mod registration;

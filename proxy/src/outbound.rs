@@ -194,6 +194,10 @@ async fn request(
         Err(violation) => return refuse(violation, &method, finish),
     };
     note(&mut finish, &client, &request, &facts);
+    if method == Method::CONNECT && matches!(client.aim, Aim::Fixed(_)) {
+        let detail = "a captured connection goes where it was going; declare a proxy's port as tcp";
+        return answer(Reason::ConnectForbidden, Some(detail), &method, finish, None);
+    }
     if method == Method::CONNECT {
         return Box::pin(upgrade::connect(&client, &facts, finish, slot)).await;
     }

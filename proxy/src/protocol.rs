@@ -17,6 +17,8 @@ use crate::stream::Stream;
 
 /// From the first byte of a connection until its protocol must be known, and for a TLS handshake.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How a request for a tunnel begins.
+pub const CONNECT: &[u8] = b"CONNECT ";
 /// Longest `ClientHello` that is waited for, in bytes.
 const MAX_HELLO: usize = 64 * 1024;
 /// Bytes read at first.

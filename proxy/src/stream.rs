@@ -94,6 +94,11 @@ impl Stream {
         self
     }
 
+    /// What was read ahead and put back.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
     /// The TCP connection underneath.
     pub fn tcp(&self) -> &TcpStream {
         match &self.transport {

@@ -4,7 +4,7 @@
 //! lives in cells, and no lock is ever taken. A borrow of a cell never spans an await.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,8 @@ use crate::upstream::Upstream;
 const SAMPLE: u32 = 100;
 /// Authorities whose full names are remembered.
 const MAX_NAMES: usize = 4096;
+/// Destinations of which it is remembered that their servers speak first.
+const MAX_LEARNED: usize = 4096;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub struct Worker {
     clusters: RefCell<HashMap<Name, Rc<Target>>>,
     edges: RefCell<HashMap<(Name, Direction), Rc<Edge>>>,
     names: RefCell<HashMap<Authority, Name>>,
+    server_first: RefCell<HashSet<Name>>,
     log: Option<AccessLog>,
     until_sample: Cell<u32>,
     memory: Memory,
@@ -81,6 +84,7 @@ impl Worker {
             clusters: RefCell::default(),
             edges: RefCell::default(),
             names: RefCell::default(),
+            server_first: RefCell::default(),
             log,
             until_sample: Cell::new(0),
             memory: Memory::new(),
@@ -115,6 +119,24 @@ impl Worker {
         match self.local.published.load().lookup(name) {
             Lookup::Pending => Box::pin(self.local.published.destination(name, MAX_WAIT)).await,
             found => found,
+        }
+    }
+
+    /// Whether the server of an undeclared destination spoke first the last time. It is then connected to at once.
+    pub fn is_server_first(&self, name: &Name) -> bool {
+        self.server_first.borrow().contains(name)
+    }
+
+    /// Remembers who spoke first on a connection to an undeclared destination.
+    pub fn learn_server_first(&self, name: &Name, server: bool) {
+        let mut learned = self.server_first.borrow_mut();
+        if !server {
+            learned.remove(name);
+        } else if !learned.contains(name) {
+            if learned.len() >= MAX_LEARNED {
+                learned.clear();
+            }
+            learned.insert(Name::clone(name));
         }
     }
 

@@ -169,6 +169,7 @@ fn offer(port: u16) -> Resource {
     };
     let inbound = Inbound {
         ports: [(port, port_policy)].into(),
+        ..Inbound::default()
     };
     Resource::Listener(Listener {
         name: INBOUND.into(),

@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn inbound_listeners_travel(ports in strategy::inbound_ports()) {
+    fn inbound_listeners_travel(ports in strategy::inbound_ports(), permissive: bool) {
         let expected = ports.iter().map(|port| {
             let tls = if port.permissive { got::TlsMode::Permissive } else { got::TlsMode::Strict };
             let value = got::InboundPort {
@@ -273,9 +273,10 @@ proptest! {
             };
             (port.port, value)
         });
-        let body = got::ListenerBody::Inbound(got::Inbound { ports: expected.collect() });
+        let undeclared = if permissive { got::TlsMode::Permissive } else { got::TlsMode::Strict };
+        let body = got::ListenerBody::Inbound(got::Inbound { ports: expected.collect(), undeclared });
         let expected = got::Resource::Listener(got::Listener { name: "inbound/shop/user-0".into(), body });
-        let value = sent::Resource::Listener(sent::Listener::Inbound(ports));
+        let value = sent::Resource::Listener(sent::Listener::Inbound { ports, permissive });
         prop_assert_eq!(travel("inbound/shop/user-0", &value), Ok(expected));
     }
 

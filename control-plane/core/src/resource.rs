@@ -92,8 +92,13 @@ pub enum Listener {
         /// Cluster for opaque bytes ([`Protocol::Tcp`] and [`Protocol::Detect`]).
         cluster: Option<Name>,
     },
-    /// A workload's own side, ports ascending.
-    Inbound(Vec<InboundPort>),
+    /// A workload's own side.
+    Inbound {
+        /// Ascending.
+        ports: Vec<InboundPort>,
+        /// Whether plaintext is let in too where no port is listed: as the namespace's policy says.
+        permissive: bool,
+    },
     /// Envoy's one outbound listener: everything its namespace may see. `hosts` ascending by first domain.
     Wildcard {
         /// Route tables by Host.

@@ -32,7 +32,7 @@ pub(super) fn encode(
             },
             Dialect::Grpc,
         ) => Some(api_listener(name, routes)),
-        (Listener::Inbound(ports), Dialect::Weft) => Some(inbound(name, ports)),
+        (Listener::Inbound { ports, permissive }, Dialect::Weft) => Some(inbound(name, ports, *permissive)),
         (Listener::Wildcard { routes }, Dialect::Envoy) => {
             context.listen.map(|address| listener::Listener {
                 address: Some(socket_address(address)),
@@ -87,26 +87,31 @@ fn outbound(name: &str, speaks: Protocol, routes: Option<&str>, cluster: Option<
     }
 }
 
-fn inbound(name: &str, ports: &[InboundPort]) -> listener::Listener {
-    let ports = ports.iter().map(inbound_port).collect();
+fn inbound(name: &str, ports: &[InboundPort], permissive: bool) -> listener::Listener {
+    let inbound = weft::Inbound {
+        ports: ports.iter().map(inbound_port).collect(),
+        undeclared: tls(permissive).into(),
+    };
     listener::Listener {
-        metadata: Some(extension(weft::Inbound { ports })),
+        metadata: Some(extension(inbound)),
         ..named(name)
     }
 }
 
 fn inbound_port(value: &InboundPort) -> weft::InboundPort {
-    use weft::inbound_port::TlsMode;
-    let tls = if value.permissive {
-        TlsMode::Permissive
-    } else {
-        TlsMode::Strict
-    };
     weft::InboundPort {
         port: value.port.into(),
         protocol: protocol(value.protocol).into(),
-        tls: tls.into(),
+        tls: tls(value.permissive).into(),
         service: value.service.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+fn tls(permissive: bool) -> weft::inbound_port::TlsMode {
+    if permissive {
+        weft::inbound_port::TlsMode::Permissive
+    } else {
+        weft::inbound_port::TlsMode::Strict
     }
 }
 

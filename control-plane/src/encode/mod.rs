@@ -28,7 +28,7 @@ mod tests;
 
 /// Part of every version: raised whenever the same value is encoded differently than before, so that clients that
 /// hold the old encoding are sent the new one.
-pub const ENCODING_REVISION: u32 = 1;
+pub const ENCODING_REVISION: u32 = 2;
 
 /// Name under which a foreign client's bootstrap provides its own mesh certificate: gRPC's certificate provider
 /// instance, Envoy's static secret.

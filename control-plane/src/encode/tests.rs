@@ -11,7 +11,7 @@ use super::*;
 
 /// The revision, and the fingerprint of [`samples`] in all dialects under it.
 const GOLDEN: (u32, &str) = (
-    1,
+    2,
     "db193dd0b31227a254e57c5e4b5d253adaa738f1599c32a64d4e009663c8c697",
 );
 
@@ -151,7 +151,10 @@ fn samples() -> Vec<Resource> {
             endpoints: vec![endpoint],
         }),
         outbound(value::Protocol::Detect),
-        Resource::Listener(value::Listener::Inbound(vec![inbound])),
+        Resource::Listener(value::Listener::Inbound {
+            ports: vec![inbound],
+            permissive: true,
+        }),
         Resource::Listener(value::Listener::Wildcard {
             routes: "outbound".into(),
         }),
@@ -190,7 +193,10 @@ fn decoded<M: Message + Default>(resource: &Resource, dialect: Dialect) -> Optio
 #[test]
 fn each_dialect_has_its_own_listeners() {
     use value::Protocol::{Http1, Tcp};
-    let inbound = Resource::Listener(value::Listener::Inbound(Vec::new()));
+    let inbound = Resource::Listener(value::Listener::Inbound {
+        ports: Vec::new(),
+        permissive: false,
+    });
     let wildcard = Resource::Listener(value::Listener::Wildcard {
         routes: "outbound".into(),
     });

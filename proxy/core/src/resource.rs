@@ -117,11 +117,13 @@ pub enum ListenerBody {
     Inbound(Inbound),
 }
 
-/// What this workload offers. A dialled port that is not listed is [`Protocol::Detect`] under [`TlsMode::Strict`].
+/// What this workload offers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inbound {
     /// By the port that is dialled.
     pub ports: BTreeMap<u16, InboundPort>,
+    /// Who may connect to a port that is not listed, whose protocol is [`Protocol::Detect`].
+    pub undeclared: TlsMode,
 }
 
 /// One inbound port.

@@ -10,6 +10,8 @@ use weft_identity::spiffe::TrustDomain;
 use weft_proxy_core::authority::{Authority, Scope};
 use weft_proxy_core::{capture, cidr};
 
+use crate::probe::Probes;
+
 use super::{
     AccessLogMode, Bind, CONTROL_PLANE_ACCOUNT, Config, ConfigError, ConfigErrors, DEFAULT_PORT, HealthCheck,
     InboundAddress, MAX_DRAIN_TIME, Registration, RunArgs, address,
@@ -92,6 +94,7 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
         &args.opaque_ports,
         capture::ports(&args.opaque_ports),
     );
+    let probes = probes(args, problems);
     let registrations = registrations(&args.register, &inbound, problems);
     check_workload(args, problems);
     let labels = labels(&args.labels, problems);
@@ -136,6 +139,7 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
         captured_inbound,
         mesh_cidrs: mesh_cidrs?,
         opaque_ports: opaque_ports?,
+        probes: probes?,
         registrations,
         labels,
         zone: args.zone.as_str().into(),
@@ -193,6 +197,15 @@ fn inbound(given: &[String], problems: &mut Problems) -> Vec<InboundAddress> {
 
 fn optional(flag: &'static str, given: Option<&str>, problems: &mut Problems) -> Option<SocketAddr> {
     given.and_then(|text| problems.address(flag, text))
+}
+
+fn probes(args: &RunArgs, problems: &mut Problems) -> Option<Probes> {
+    let first = args.pod_ips.split(',').next().map(str::trim).unwrap_or_default();
+    let address = match first {
+        "" => None,
+        first => problems.parse("--pod-ips", first),
+    };
+    problems.check("--probes", &args.probes, Probes::read(&args.probes, address))
 }
 
 fn registrations(given: &[String], inbound: &[InboundAddress], problems: &mut Problems) -> Vec<Registration> {

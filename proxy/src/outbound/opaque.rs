@@ -15,6 +15,7 @@ use weft_proxy_core::snapshot::Destination;
 
 use super::{Client, bounds, first_bytes, requests};
 use crate::drain::{Busy, Tracked};
+use crate::protocol::CONNECT;
 use crate::stream::Stream;
 use crate::tcp;
 use crate::telemetry::access_log::Record;
@@ -40,6 +41,9 @@ pub(super) async fn detect(
         upstream = server_first(&client, destination) => Some(upstream),
         () = tracked.finished() => return,
     };
+    client
+        .worker
+        .learn_server_first(&destination.name, upstream.is_some());
     if let Some(opened) = upstream {
         return relay(&client, stream, opened, tracked.begin()).await;
     }
@@ -47,6 +51,10 @@ pub(super) async fn detect(
         return;
     };
     match detected {
+        // Whoever asks the destination for a tunnel means the destination, which is a proxy itself.
+        Detected::Http1 if stream.prefix().starts_with(CONNECT) => {
+            serve(&client, stream, destination, &tracked).await;
+        }
         Detected::Http1 | Detected::Http2 if destination.routes.is_some() => {
             requests(client, stream, detected, tracked).await;
         }
@@ -56,7 +64,9 @@ pub(super) async fn detect(
 
 /// A connection on which the server spoke first; never, if it does not or can't.
 async fn server_first(client: &Client, destination: &Arc<Destination>) -> Opened {
-    tokio::time::sleep(SERVER_FIRST).await;
+    if !client.worker.is_server_first(&destination.name) {
+        tokio::time::sleep(SERVER_FIRST).await;
+    }
     let Some(mut opened) = open(&client.worker, destination).await else {
         return pending().await;
     };

@@ -43,6 +43,8 @@ pub struct State {
     roots: watch::Sender<Option<TrustBundle>>,
     /// What must be known before we are ready.
     needed: BTreeSet<(Kind, Name)>,
+    /// Of those: what must exist.
+    must_exist: Option<Name>,
     wants: Wants,
     store: Store,
     subscription: Subscription,
@@ -60,6 +62,8 @@ pub struct Always {
     pub node_id: String,
     /// Whether it has an inbound side.
     pub inbound: bool,
+    /// Whether it is ready only once the control plane knows its inbound side; one that registers is known afterwards.
+    pub must_be_known: bool,
     /// Destinations of its bound ports.
     pub binds: Vec<Name>,
 }
@@ -86,6 +90,9 @@ impl State {
             trust_domain,
             roots,
             needed,
+            must_exist: always
+                .must_be_known
+                .then(|| names::inbound(&always.node_id).into()),
             wants: Wants::new(pinned),
             store: Store::default(),
             subscription: Subscription::new(),
@@ -233,7 +240,11 @@ impl State {
         self.published.publish(Arc::clone(&self.snapshot));
         metrics::gauge!("weft_xds_resources").set(self.raw.len() as f64);
         self.take_roots();
-        let is_known = |(kind, name): &(Kind, Name)| self.subscription.known(*kind, name) != Known::Pending;
+        let is_known = |(kind, name): &(Kind, Name)| match self.subscription.known(*kind, name) {
+            Known::Held => true,
+            Known::Absent => self.must_exist.as_ref() != Some(name),
+            Known::Pending => false,
+        };
         if self.needed.iter().all(is_known) {
             self.health.set(CONDITION, true);
         }

@@ -198,6 +198,7 @@ impl Proxy {
         };
         let inbound = Inbound {
             ports: [(self.inbound[0].port(), port)].into(),
+            ..Inbound::default()
         };
         self.configure(vec![Resource::Listener(Listener {
             name: "inbound/shop/test".into(),

@@ -203,7 +203,7 @@ fn closed(catalog: &mut Catalog, name: &str, namespace: &str) -> Result<(), Test
         panic!("no listener")
     };
     let (routes, mut clusters) = match listener {
-        Listener::Inbound(_) => return Ok(()),
+        Listener::Inbound { .. } => return Ok(()),
         Listener::Outbound { routes, cluster, .. } => (routes.clone(), cluster.iter().cloned().collect()),
         Listener::Wildcard { routes } => (Some(routes.clone()), Vec::new()),
     };

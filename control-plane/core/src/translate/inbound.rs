@@ -22,8 +22,10 @@ pub fn translate(context: &mut Context<'_>, node: &ObjectName) -> Option<Listene
     };
     let ports = leading
         .into_iter()
-        .map(|(port, leading)| inbound(context, &node.namespace, port, leading));
-    Some(Listener::Inbound(ports.collect()))
+        .map(|(port, leading)| inbound(context, &node.namespace, port, leading))
+        .collect();
+    let permissive = attach::permissive(context, &node.namespace, &[]);
+    Some(Listener::Inbound { ports, permissive })
 }
 
 fn to_workload<'w>(context: &mut Context<'w>, workload: &Workload) -> Leading<'w> {

@@ -426,6 +426,7 @@ fn inbound_trust_and_hints_are_linked_beside_destinations() {
             },
         )]
         .into(),
+        undeclared: TlsMode::Permissive,
     };
     let own = name("inbound/shop/user-1");
     let bundle = TrustBundle {

@@ -33,21 +33,25 @@ fn inbound(value: &listener::Listener) -> Result<Inbound, DecodeError> {
             return Err(invalid("inbound.port", format!("{port} is listed twice")));
         }
     }
-    Ok(Inbound { ports })
+    let undeclared = tls("inbound.undeclared", decoded.undeclared)?;
+    Ok(Inbound { ports, undeclared })
 }
 
 fn inbound_port(value: &weft::InboundPort) -> Result<InboundPort, DecodeError> {
-    use weft::inbound_port::TlsMode as Encoded;
-    let tls = match Encoded::try_from(value.tls) {
-        Ok(Encoded::Strict) => TlsMode::Strict,
-        Ok(Encoded::Permissive) => TlsMode::Permissive,
-        Err(_) => return Err(invalid("inbound.tls", format!("{} is not a mode", value.tls))),
-    };
     Ok(InboundPort {
         protocol: protocol(value.protocol)?,
-        tls,
+        tls: tls("inbound.tls", value.tls)?,
         service: (!value.service.is_empty()).then(|| value.service.as_str().into()),
     })
+}
+
+fn tls(field: &'static str, encoded: i32) -> Result<TlsMode, DecodeError> {
+    use weft::inbound_port::TlsMode as Encoded;
+    match Encoded::try_from(encoded) {
+        Ok(Encoded::Strict) => Ok(TlsMode::Strict),
+        Ok(Encoded::Permissive) => Ok(TlsMode::Permissive),
+        Err(_) => Err(invalid(field, format!("{encoded} is not a mode"))),
+    }
 }
 
 fn outbound(value: &listener::Listener) -> Result<ListenerBody, DecodeError> {

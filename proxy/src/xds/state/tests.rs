@@ -26,6 +26,7 @@ impl Fixture {
         let always = Always {
             node_id: NODE.into(),
             inbound,
+            must_be_known: false,
             binds: binds.iter().map(|name| Name::from(*name)).collect(),
         };
         let domain = "cluster.local".parse().unwrap();
@@ -99,7 +100,13 @@ fn inbound() -> Any {
         protocol: 1,
         ..InboundPort::default()
     }];
-    let metadata = [(names::METADATA_KEY.to_owned(), pack_any(Inbound { ports }))];
+    let metadata = [(
+        names::METADATA_KEY.to_owned(),
+        pack_any(Inbound {
+            ports,
+            ..Inbound::default()
+        }),
+    )];
     pack_any(Listener {
         name: names::inbound(NODE),
         metadata: Some(Metadata {
@@ -171,6 +178,22 @@ fn ready_when_everything_needed_is_known_either_way() {
         view.lookup("gone.shop.svc.cluster.local:80"),
         Lookup::Absent
     ));
+}
+
+#[test]
+fn a_pod_is_ready_only_once_the_control_plane_knows_its_own_side() {
+    let mut fixture = Fixture::connected(true, &[]);
+    fixture.state.must_exist = Some(names::inbound(NODE).into());
+    fixture.requests();
+    fixture.receive(types::SECRET, vec![("spiffe://cluster.local", "1", trust())], &[]);
+    fixture.receive(types::LISTENER, vec![], &["inbound/shop/user-1"]);
+    assert!(!fixture.health.is_ready(), "its Pod has not been seen yet");
+    fixture.receive(
+        types::LISTENER,
+        vec![("inbound/shop/user-1", "1", inbound())],
+        &[],
+    );
+    assert!(fixture.health.is_ready());
 }
 
 #[test]

@@ -47,9 +47,17 @@ fn protocol(catalog: &mut Catalog, name: &str, namespace: &str) -> Protocol {
 
 fn inbound(catalog: &mut Catalog, node: &str) -> Option<Vec<InboundPort>> {
     listener(catalog, &format!("inbound/{node}"), "shop").map(|found| match found {
-        Listener::Inbound(ports) => ports,
+        Listener::Inbound { ports, .. } => ports,
         other => panic!("{other:?}"),
     })
+}
+
+/// Whether plaintext is let in on ports that nobody declared.
+fn undeclared(catalog: &mut Catalog, node: &str) -> bool {
+    match listener(catalog, &format!("inbound/{node}"), "shop") {
+        Some(Listener::Inbound { permissive, .. }) => permissive,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn table(catalog: &mut Catalog, name: &str, namespace: &str) -> Option<RouteTable> {

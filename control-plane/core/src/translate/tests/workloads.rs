@@ -226,6 +226,8 @@ fn the_narrowest_tls_policy_decides() {
         let found = inbound(&mut catalog, "shop/p").unwrap();
         let permissive: Vec<bool> = found.iter().map(|port| port.permissive).collect();
         assert_eq!(permissive, expected, "{policies}");
+        let of_namespace = policies.contains("kind: Namespace");
+        assert_eq!(undeclared(&mut catalog, "shop/p"), of_namespace, "{policies}");
     }
 }
 
