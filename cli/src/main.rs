@@ -9,6 +9,7 @@
 mod completion;
 mod demo;
 mod identity;
+mod inject;
 mod leash;
 mod output;
 mod shop;
@@ -40,6 +41,8 @@ enum Command {
     #[command(subcommand)]
     Token(token::Token),
     Identity(identity::Identity),
+    Inject(inject::Inject),
+    Uninject(inject::Uninject),
     Validate(validate::Validate),
     Version(version::Version),
     Completion(completion::Completion),
@@ -67,6 +70,8 @@ fn main() -> ExitCode {
         Command::ControlPlane(told) => Ok(weft_control_plane::run(&told)),
         Command::Token(told) => token::run(told).map(|()| ExitCode::SUCCESS),
         Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),
+        Command::Inject(told) => inject::inject(&told),
+        Command::Uninject(told) => inject::uninject(&told).map(|()| ExitCode::SUCCESS),
         Command::Validate(told) => validate::run(&told),
         Command::Version(told) => version::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Completion(told) => completion::run(&told, Weft::command()).map(|()| ExitCode::SUCCESS),

@@ -46,7 +46,7 @@ mod mode;
 pub use error::StartError;
 pub use listeners::Addresses;
 use listeners::Listeners;
-pub(crate) use listeners::adopt;
+pub(crate) use listeners::{adopt, bind};
 use mode::Mode;
 pub(crate) use mode::{Foundation, Shared};
 
@@ -142,9 +142,11 @@ impl ControlPlane {
         let Foundation { authority, tokens } = mode.foundation(config).await?;
         let issuing = Arc::new(Issuing::new(authority, config.leaf_lifetime));
         let (publisher, loaded) = start_publisher(config, &issuing, &mut tasks)?;
+        let tls = own_certificate(config, &issuing, &mut tasks)?;
         let shared = Shared {
             publisher,
             issuing,
+            tls,
             health,
             ending: CancellationToken::new(),
             farewells: TaskTracker::new(),
@@ -156,9 +158,8 @@ impl ControlPlane {
         mode.start(&shared, &mut tasks)?;
         start_admin(config, listeners.admin, log, &shared, &mut tasks)?;
 
-        let tls = own_certificate(config, &shared.issuing, &mut tasks)?;
         let server = Server {
-            tls,
+            tls: Arc::clone(&shared.tls),
             routes: routes(config, &shared, Arc::new(tokens)),
             ending: shared.ending.clone(),
         };

@@ -161,7 +161,7 @@ impl Server {
 }
 
 /// The next connection, whatever happens to the listener meanwhile.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut told = false;
     loop {
         match listener.accept().await {

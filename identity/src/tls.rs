@@ -168,6 +168,22 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
+/// How to accept anybody, without asking for a certificate, as whom `config` shows: for the API server, which has none.
+pub fn server_config_for_anybody(
+    config: &ServerConfig,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&config.cert_resolver));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
 /// What the certificate of an authenticated peer says. For chains that a handshake with a configuration of this
 /// module has already verified: the signature isn't checked again.
 pub fn peer(certificates: &[CertificateDer<'_>]) -> Result<Details, CertificateError> {

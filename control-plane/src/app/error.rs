@@ -12,6 +12,7 @@ use weft_ops::recorder::RecorderError;
 
 use crate::ca::CaError;
 use crate::kubernetes::ConnectError;
+use crate::kubernetes::webhook::values::ValuesError;
 use crate::own::OwnError;
 use crate::standalone::WatchError;
 use crate::state::StateError;
@@ -40,6 +41,9 @@ pub enum StartError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] ConnectError),
+    /// The values for injection.
+    #[error(transparent)]
+    Injection(#[from] ValuesError),
     /// A listener.
     #[error("cannot listen on {address}: {source}; is something else listening there?")]
     Listen {

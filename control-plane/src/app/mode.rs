@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     /// Issues certificates.
     pub(crate) issuing: Arc<Issuing>,
+    /// The own certificate of the moment.
+    pub(crate) tls: Arc<ArcSwap<ServerConfig>>,
     /// Whether the process is ready.
     pub(crate) health: Health,
     /// Ends everything.

@@ -37,7 +37,7 @@ pub struct ClusterArgs {
         value_name = "ADDRESS"
     )]
     pub webhook: String,
-    /// YAML file of the values that pods are injected with.
+    /// YAML file of the values that pods are injected with; without it nothing is injected.
     #[arg(long, env = "WEFT_INJECTION", value_name = "FILE")]
     pub injection: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ pub struct InCluster {
     pub supplied_root: bool,
     /// The injector.
     pub webhook: SocketAddr,
-    /// Values of the injector; `None`: its defaults.
+    /// Values of the injector; `None`: there is none.
     pub injection: Option<PathBuf>,
 }
 

@@ -11,8 +11,11 @@ pub mod start;
 pub mod status;
 pub mod trust;
 mod watch;
+pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -49,6 +52,10 @@ pub struct Cluster {
     /// Which namespaces are meshed.
     pub meshing: Arc<Meshing>,
     owner_reference: Arc<OnceCell<Option<OwnerReference>>>,
+    /// Where the injector listens.
+    pub webhook: SocketAddr,
+    /// Values of the injector; `None`: there is none.
+    pub injection: Option<Arc<Path>>,
 }
 
 /// The API server can't be called at all. One that doesn't answer is waited for instead.
@@ -81,6 +88,8 @@ impl Cluster {
             service: Arc::clone(&settings.service),
             owner: Arc::clone(&settings.owner),
             supplied_root: settings.supplied_root,
+            webhook: settings.webhook,
+            injection: settings.injection.as_deref().map(Arc::from),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Cluster, leader, root, trust, watch};
+use super::{Cluster, leader, root, trust, watch, webhook};
 use crate::app::{Foundation, Shared, StartError};
 use crate::config::Config;
 use crate::tokens::TokenChecker;
@@ -26,7 +26,6 @@ pub(crate) async fn foundation(config: &Config, cluster: &Cluster) -> Foundation
 }
 
 /// Starts everything that talks to the API server.
-#[allow(clippy::unnecessary_wraps)]
 pub(crate) fn parts(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
     watch::start(cluster, shared, tasks);
     let (leadership, standing) = leader::stand(cluster, shared.ending.clone());
@@ -34,7 +33,7 @@ pub(crate) fn parts(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>)
     tasks.spawn(trust::publish(
         cluster.clone(),
         Arc::clone(&shared.issuing),
-        leadership,
+        leadership.clone(),
     ));
-    Ok(())
+    webhook::start(cluster, shared, leadership, tasks)
 }

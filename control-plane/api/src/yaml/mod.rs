@@ -141,6 +141,26 @@ pub(crate) fn documents(text: &str) -> Vec<Result<Document, YamlError>> {
     documents
 }
 
+/// Reads all documents of a file as they are written, nulls included, for those who give them back. Documents without
+/// content are left out.
+pub fn values(text: &str) -> Result<Vec<Value>, YamlError> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(YamlError::TooLarge(text.len()));
+    }
+    let index = index::read(text);
+    let mut sources = serde_yaml::Deserializer::from_str(text);
+    let mut values = Vec::with_capacity(index.documents.len());
+    for positions in index.documents {
+        positions?;
+        values.push(sources.next().ok_or_else(readers_differ).and_then(as_written)?);
+    }
+    if let Some(error) = index.broken {
+        return Err(error);
+    }
+    values.retain(|value| !value.is_null());
+    Ok(values)
+}
+
 /// Reads one value of a type of ours, as for configuration and tests.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     if text.len() > MAX_FILE_BYTES {
@@ -155,14 +175,18 @@ pub fn to_string<T: Serialize>(value: &T) -> Result<String, YamlError> {
 }
 
 fn value(source: serde_yaml::Deserializer<'_>) -> Result<Value, YamlError> {
-    let mut value = serde_yaml::Value::deserialize(source).map_err(|error| syntax(&error))?;
-    value.apply_merge().map_err(|error| syntax(&error))?;
-    let mut value = serde_json::to_value(value).map_err(|error| YamlError::Syntax {
-        message: error.to_string(),
-        position: None,
-    })?;
+    let mut value = as_written(source)?;
     drop_nulls(&mut value);
     Ok(value)
+}
+
+fn as_written(source: serde_yaml::Deserializer<'_>) -> Result<Value, YamlError> {
+    let mut value = serde_yaml::Value::deserialize(source).map_err(|error| syntax(&error))?;
+    value.apply_merge().map_err(|error| syntax(&error))?;
+    serde_json::to_value(value).map_err(|error| YamlError::Syntax {
+        message: error.to_string(),
+        position: None,
+    })
 }
 
 /// `key: null` means the same as no key, as the API server has it for fields that aren't nullable.

@@ -13,6 +13,7 @@
 //! Start here, then [`values`], what an operator sets, and [`tuning`], what a pod's annotations may say.
 
 mod check;
+pub mod patch;
 mod probes;
 mod record;
 mod sidecar;

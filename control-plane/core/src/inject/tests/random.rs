@@ -185,3 +185,13 @@ proptest! {
         let _ = uninject(&pod);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_patch_leads_from_one_to_the_other(before in pod(), after in pod()) {
+        let operations: json_patch::Patch = serde_json::from_value(json!(patch::patch(&before, &after))).unwrap();
+        let mut patched = before;
+        json_patch::patch(&mut patched, &operations).unwrap();
+        prop_assert_eq!(patched, after);
+    }
+}

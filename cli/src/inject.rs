@@ -1,0 +1,268 @@
+//! `weft inject` and `weft uninject`: puts sidecars into manifests, as the cluster's injector would, and takes them out.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
+use weft_api::yaml;
+use weft_control_plane::kubernetes::webhook::inject::Injector;
+use weft_control_plane::kubernetes::webhook::inject::workload::{
+    Report, Verdict, inject_object, uninject_object,
+};
+use weft_control_plane::kubernetes::webhook::values;
+
+use crate::output::print;
+
+/// The `ConfigMap` of the cluster's own values, and its key.
+const CONFIG_MAP: (&str, &str) = ("weft-injection", "values.yaml");
+
+/// How long the cluster may take to give it.
+const CLUSTER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Put sidecars into manifests, as the cluster's injector would: workloads of every kind, lists, several documents.
+#[derive(Debug, Args)]
+pub(crate) struct Inject {
+    /// What to read; `-` is standard input.
+    #[arg(short, long, value_name = "FILE|-")]
+    filename: PathBuf,
+    /// YAML file of injection values. Without it they are asked of the cluster that kubectl would talk to.
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    /// Namespace of objects that don't say theirs.
+    #[arg(short, long, default_value = "default", value_name = "NS")]
+    namespace: String,
+    /// Namespace of the mesh's control plane, whose values are asked for.
+    #[arg(long, default_value = "weft-system", value_name = "NS")]
+    weft_namespace: String,
+    /// How the objects are printed.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// Take sidecars out of manifests: what `weft inject` was given comes back.
+#[derive(Debug, Args)]
+pub(crate) struct Uninject {
+    /// What to read; `-` is standard input.
+    #[arg(short, long, value_name = "FILE|-")]
+    filename: PathBuf,
+    /// How the objects are printed.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// `-o`, for objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// YAML documents.
+    #[default]
+    Yaml,
+    /// JSON, one object after the other.
+    Json,
+}
+
+/// Runs `weft inject`; fails when a pod is refused.
+pub(crate) fn inject(told: &Inject) -> anyhow::Result<ExitCode> {
+    let injector = match &told.values {
+        Some(file) => values::load(file)?,
+        None => of_cluster(&told.weft_namespace)?,
+    };
+    let objects = read(&told.filename)?;
+    let (objects, reports) = injected(&injector, &objects, &told.namespace);
+    let mut refused = false;
+    for report in &reports {
+        refused |= matches!(report.verdict, Verdict::Refused(_));
+        if let Some(line) = line(report) {
+            eprintln!("{line}");
+        }
+    }
+    if refused {
+        return Ok(ExitCode::FAILURE);
+    }
+    print(&written(&objects, told.output)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `weft uninject`.
+pub(crate) fn uninject(told: &Uninject) -> anyhow::Result<()> {
+    let restored: Result<Vec<Value>, _> = read(&told.filename)?.iter().map(uninject_object).collect();
+    let restored = restored.map_err(|(object, refusal)| anyhow::anyhow!("{object}: {refusal}"))?;
+    print(&written(&restored, told.output)?)
+}
+
+fn injected(injector: &Injector, objects: &[Value], namespace: &str) -> (Vec<Value>, Vec<Report>) {
+    let mut reports = Vec::new();
+    let injected = objects.iter().map(|object| {
+        let (object, mut of_object) = inject_object(injector, object, namespace);
+        reports.append(&mut of_object);
+        object
+    });
+    (injected.collect(), reports)
+}
+
+/// What to say about an object on standard error; most have nothing to say.
+fn line(report: &Report) -> Option<String> {
+    let object = &report.object;
+    match &report.verdict {
+        Verdict::Injected(warnings) if warnings.is_empty() => None,
+        Verdict::Injected(warnings) => Some(format!("{object}: {}", warnings.join("; "))),
+        Verdict::Unmeshed(reason) => Some(format!("{object} stays as it is: {reason}")),
+        Verdict::NoPods => None,
+        Verdict::Refused(refusal) => Some(format!("error: {object}: {refusal}")),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut text = String::new();
+    let limit = yaml::MAX_FILE_BYTES as u64 + 1;
+    let unreadable = || format!("{} can't be read", path.display());
+    if path == Path::new("-") {
+        io::stdin().take(limit).read_to_string(&mut text)
+    } else {
+        let file = std::fs::File::open(path).with_context(unreadable)?;
+        file.take(limit).read_to_string(&mut text)
+    }
+    .with_context(unreadable)?;
+    yaml::values(&text).with_context(unreadable)
+}
+
+fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for (number, object) in objects.iter().enumerate() {
+        match form {
+            Form::Json => {
+                text.push_str(&serde_json::to_string_pretty(object)?);
+                text.push('\n');
+            }
+            Form::Yaml => {
+                if number > 0 {
+                    text.push_str("---\n");
+                }
+                text.push_str(&yaml::to_string(object)?);
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// The values that the cluster's own injector goes by.
+fn of_cluster(namespace: &str) -> anyhow::Result<Injector> {
+    let (name, key) = CONFIG_MAP;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let read = async {
+        let client = kube::Client::try_default().await?;
+        let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, namespace);
+        anyhow::Ok(api.get(name).await?)
+    };
+    let advice = || {
+        format!(
+            "the cluster's injection values, ConfigMap {name} in {namespace}, can't be had; name a file by --values"
+        )
+    };
+    let read = runtime.block_on(async { tokio::time::timeout(CLUSTER_TIMEOUT, read).await });
+    let map = read.map_err(anyhow::Error::from).flatten().with_context(advice)?;
+    let text = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .with_context(advice)?;
+    Ok(values::parse(Path::new(name), text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_control_plane::kubernetes::webhook::inject::Values;
+
+    use super::*;
+
+    fn injector() -> Injector {
+        Injector::new(Values::of_image("registry.test/weft:1")).unwrap()
+    }
+
+    /// Text that is no text to readers of YAML 1.1, which kubectl has: all of it has to be in quotes.
+    const AMBIGUOUS: [&str; 16] = [
+        "yes",
+        "no",
+        "on",
+        "off",
+        "y",
+        "n",
+        "Yes",
+        "ON",
+        "012",
+        "0o17",
+        "1_000",
+        "1:30",
+        "1e3",
+        "0x1F",
+        "~",
+        "2026-01-01",
+    ];
+
+    #[test]
+    fn what_is_printed_means_the_same_to_every_reader() {
+        let object = json!({ "kind": "ConfigMap", "data": AMBIGUOUS });
+        let text = written(&[object.clone()], Form::Yaml).unwrap();
+        assert_eq!(yaml::values(&text).unwrap(), [object]);
+        for word in AMBIGUOUS.iter().filter(|word| **word != "2026-01-01") {
+            assert!(!text.contains(&format!("- {word}\n")), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn documents_lists_and_nulls_come_back() {
+        let text = "kind: Service\nmetadata: {name: a}\n---\n---\nkind: List\nitems:\n- kind: Deployment\n  metadata: {name: \
+                    b, creationTimestamp: null}\n  spec: {template: {metadata: null, spec: {containers: [{name: c}]}}}\n";
+        let objects = yaml::values(text).unwrap();
+        let (changed, reports) = injected(&injector(), &objects, "default");
+        assert_eq!(reports.len(), 2);
+        assert!(reports.iter().all(|report| line(report).is_none()), "{reports:?}");
+        for form in [Form::Yaml, Form::Json] {
+            let printed = written(&changed, form).unwrap();
+            let again: Vec<Value> = match form {
+                Form::Yaml => yaml::values(&printed).unwrap(),
+                Form::Json => serde_json::Deserializer::from_str(&printed)
+                    .into_iter()
+                    .map(Result::unwrap)
+                    .collect(),
+            };
+            assert_eq!(again, changed);
+        }
+        let restored: Vec<Value> = changed
+            .iter()
+            .map(|object| uninject_object(object).unwrap())
+            .collect();
+        assert_eq!(restored, objects);
+    }
+
+    #[test]
+    fn what_stays_and_what_is_refused_is_told() {
+        let pod = |annotations: Value, spec: Value| {
+            let mut pod = json!({ "kind": "Pod", "metadata": { "name": "a", "annotations": annotations }, "spec": spec });
+            pod["spec"]["containers"] = json!([{ "name": "c" }]);
+            pod
+        };
+        let objects = [
+            pod(json!({}), json!({ "hostNetwork": true })),
+            pod(json!({ "weft.dev/drain-time": "bad" }), json!({})),
+            pod(json!({ "weft.dev/typo": "" }), json!({})),
+        ];
+        let (_, reports) = injected(&injector(), &objects, "default");
+        let lines: Vec<String> = reports.iter().filter_map(line).collect();
+        assert!(
+            lines[0].contains("pod/a stays as it is: the pod is not in the mesh"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].contains("error: pod/a: annotation weft.dev/drain-time"),
+            "{lines:?}"
+        );
+        assert!(lines[2].contains("weft.dev/typo means nothing"), "{lines:?}");
+    }
+}
