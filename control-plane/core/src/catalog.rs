@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_api::object::{Object, ObjectRef};
+use weft_api::object::{Kind as ObjectKind, Object, ObjectRef};
 
 use crate::conditions::{self, Known, ObjectStatus};
 use crate::ingest::{self, Rejected};
@@ -37,6 +37,11 @@ pub enum Event {
     },
     /// An object is gone.
     Delete(ObjectRef),
+    /// A Pod is outside the mesh.
+    Outside(ObjectName),
+    /// Every Pod that is there has been told. From now on an endpoint whose Pod is not known waits for it, as nobody
+    /// knows whether it is in the mesh.
+    PodsTold,
     /// A workload registered, or what it said changed.
     Register(Workload),
     /// A workload is gone.
@@ -153,12 +158,18 @@ impl Catalog {
                     self.objects.insert(object, Known { generation, rejected });
                     BTreeSet::new()
                 }
-                Event::Delete(object) => {
-                    self.objects.remove(&object);
-                    ingest::id(&object)
-                        .map(|id| self.world.remove(&id))
-                        .unwrap_or_default()
+                Event::Delete(object) => self.delete(&object),
+                Event::Outside(pod) => {
+                    let object = ObjectRef {
+                        kind: ObjectKind::Pod,
+                        namespace: pod.namespace.clone(),
+                        name: pod.name.clone(),
+                    };
+                    let mut touched = self.delete(&object);
+                    touched.extend(self.world.put(Item::Outsider(pod)));
+                    touched
                 }
+                Event::PodsTold => self.world.put(Item::PodsTold),
                 Event::Register(workload) => self.world.put(Item::Workload(Arc::new(workload))),
                 Event::Unregister(node) => self.world.remove(&Id::Workload(node)),
                 Event::Trust(mut roots) => {
@@ -180,15 +191,32 @@ impl Catalog {
         }
     }
 
+    fn delete(&mut self, object: &ObjectRef) -> BTreeSet<Fact> {
+        self.objects.remove(object);
+        let Some(id) = ingest::id(object) else {
+            return BTreeSet::new();
+        };
+        let mut touched = self.world.remove(&id);
+        if let Id::Pod(pod) = id {
+            touched.extend(self.world.remove(&Id::Outsider(pod)));
+        }
+        touched
+    }
+
     /// An object that can't be understood leaves its last good version in force.
     fn apply_object(&mut self, object: &Object) -> BTreeSet<Fact> {
         let name = object.object_ref();
         let generation = object.metadata().generation;
         match ingest::ingest(object) {
             Ok(item) => {
-                let rejected = None;
+                let rejected = item.is_none().then(|| ingest::outside(object)).flatten();
                 self.objects.insert(name.clone(), Known { generation, rejected });
                 match (item, ingest::id(&name)) {
+                    (Some(Item::Pod(pod)), _) => {
+                        let mut touched = self.world.remove(&Id::Outsider(pod.name.clone()));
+                        touched.extend(self.world.put(Item::Pod(pod)));
+                        touched
+                    }
                     (Some(item), _) => self.world.put(item),
                     (None, Some(id)) => self.world.remove(&id),
                     (None, None) => BTreeSet::new(),

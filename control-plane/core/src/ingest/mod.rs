@@ -56,6 +56,19 @@ pub fn ingest(object: &Object) -> Result<Option<Item>, Rejected> {
     }
 }
 
+/// Why an object that stands for nothing doesn't, where its author may expect that it does.
+pub fn outside(object: &Object) -> Option<Rejected> {
+    let Object::Service(service) = object else {
+        return None;
+    };
+    service::is_external(service).then(|| {
+        Rejected::new(
+            "spec.type",
+            "an ExternalName is no destination of the mesh: call the name that it stands for",
+        )
+    })
+}
+
 /// The name of the item that an object of this name stands for.
 pub fn id(object: &ObjectRef) -> Option<Id> {
     let name = ObjectName {

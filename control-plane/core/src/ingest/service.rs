@@ -14,6 +14,12 @@ use crate::world::ObjectName;
 use crate::world::service::{Service, ServicePort, TargetPort, declared_protocol};
 use crate::world::slice::{Slice, SliceEndpoint, SlicePort};
 
+/// Whether it only stands for a name outside the cluster.
+pub(super) fn is_external(object: &Object) -> bool {
+    let spec = object.spec.as_ref();
+    spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName"))
+}
+
 /// A Service; `None`: an `ExternalName`, which is no destination of the mesh.
 pub(super) fn service(object: &Object) -> Result<Option<Service>, Rejected> {
     let (name, created) = head(&object.metadata)?;
@@ -21,7 +27,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Rejected> {
         .spec
         .as_ref()
         .ok_or_else(|| Rejected::new("spec", "is missing: a Service needs its ports"))?;
-    if spec.type_.as_deref() == Some("ExternalName") {
+    if is_external(object) {
         return Ok(None);
     }
     let mut ports: Vec<ServicePort> = Vec::new();
@@ -40,6 +46,8 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Rejected> {
     }
     // "None" (headless) and "" are no addresses.
     let cluster_ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let families = spec.ip_families.iter().flatten();
+    let first = families.map(String::as_str).next();
     Ok(Some(Service {
         name,
         created,
@@ -47,6 +55,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Rejected> {
             .filter_map(|ip| Some(ip.parse::<IpAddr>().ok()?.to_canonical()))
             .collect(),
         ports,
+        ipv6_first: first == Some("IPv6"),
         selector: labels(spec.selector.as_ref()),
         prefer_zone: spec
             .traffic_distribution

@@ -34,6 +34,7 @@ use thiserror::Error;
 use check::Pod;
 use record::{List, Record};
 pub use text::TextError;
+pub(crate) use text::{Ports, ports};
 use tuning::{AnnotationError, Annotations, INJECTED, REPLACED, Tuning, ValueError};
 pub use values::Values;
 

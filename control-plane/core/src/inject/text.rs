@@ -89,9 +89,16 @@ pub(super) fn shown(text: &str) -> String {
 
 /// One port, or all from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ports {
+pub(crate) struct Ports {
     first: u16,
     last: u16,
+}
+
+impl Ports {
+    /// Whether it is one of them.
+    pub(crate) fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
 }
 
 impl fmt::Display for Ports {
@@ -105,7 +112,7 @@ impl fmt::Display for Ports {
 }
 
 /// Reads a list of ports and ranges. Blanks around entries are fine; an empty list is one.
-pub(super) fn ports(text: &str) -> Result<Vec<Ports>, TextError> {
+pub(crate) fn ports(text: &str) -> Result<Vec<Ports>, TextError> {
     let one = |entry: &str| {
         let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
         let ports = Ports {

@@ -141,6 +141,8 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         2 => any_policy(),
         3 => any_registration(),
         3 => any_delete(),
+        1 => "[ab]".prop_map(|namespace| Event::Outside(ObjectName::new(&namespace, "p"))),
+        1 => Just(Event::PodsTold),
         1 => "[ab]".prop_map(|namespace| Event::Unregister(ObjectName::new(&namespace, "w"))),
         1 => prop::collection::vec(0_u8..3, 0..3)
             .prop_map(|roots| Event::Trust(roots.into_iter().map(|root| Arc::from([root])).collect())),
@@ -158,6 +160,8 @@ pub(crate) fn subject(event: &Event) -> String {
         Event::Delete(object) | Event::Refuse { object, .. } => object.to_string(),
         Event::Register(workload) => workload.node.to_string(),
         Event::Unregister(node) => node.to_string(),
+        Event::Outside(pod) => format!("Pod {pod}"),
+        Event::PodsTold => "pods told".into(),
         Event::Trust(_) => "trust".into(),
         Event::UsedBy { identity, .. } => identity.to_string(),
     }

@@ -77,7 +77,7 @@ pub fn routes<'w>(
     destination: Destination<'_>,
     viewer: Option<&Name>,
 ) -> Vec<&'w Route> {
-    if destination.port.protocol == Protocol::Tcp {
+    if destination.port.protocol == Protocol::Tcp || is_opaque(context, destination) {
         return Vec::new();
     }
     let service = &destination.service.name;
@@ -91,9 +91,12 @@ pub fn routes<'w>(
     in_force(service, &attached)
 }
 
-/// How a port speaks: what it declares; gRPC where a GRPCRoute is attached; and where nothing is declared, also gRPC
+/// How a port speaks: bytes, where a Pod behind it says so of its own port; else what it declares; gRPC where a GRPCRoute is attached; and where nothing is declared, also gRPC
 /// where a GRPCRoute of its own namespace leads to it. Routes of other namespaces say nothing about it.
 pub fn protocol(context: &mut Context<'_>, destination: Destination<'_>, viewer: Option<&Name>) -> Protocol {
+    if is_opaque(context, destination) {
+        return Protocol::Tcp;
+    }
     let declared = destination.port.protocol;
     let grpc = routes(context, destination, viewer)
         .first()
@@ -102,6 +105,17 @@ pub fn protocol(context: &mut Context<'_>, destination: Destination<'_>, viewer:
         return Protocol::Grpc;
     }
     declared
+}
+
+/// Whether a Pod that the Service selects says that the port which the Service's port leads to carries bytes. Both ends
+/// of a connection have to agree, so one Pod's word counts for all that are behind the port.
+fn is_opaque(context: &mut Context<'_>, destination: Destination<'_>) -> bool {
+    let service = destination.service;
+    let mut opaque = context.world.pods(Fact::OpaqueIn(service.name.namespace.clone()));
+    opaque.any(|pod| {
+        let port = pod.target(&destination.port.target);
+        service.selects(&pod.labels) && port.is_some_and(|port| pod.is_opaque(port))
+    })
 }
 
 /// Whether a GRPCRoute of the Service's namespace has this port for a backend.

@@ -10,6 +10,7 @@
 //! Labels are the workload's own word, so they may only narrow what its token grants: without "refines", a workload
 //! could label itself into any Service of its namespace.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Context;
@@ -18,7 +19,7 @@ use crate::names::Authority;
 use crate::resource::{Endpoint, Endpoints, Name};
 use crate::world::service::TargetPort;
 use crate::world::slice::{Slice, SliceEndpoint, SlicePort};
-use crate::world::workload::Workload;
+use crate::world::workload::{Pod, Workload};
 use crate::world::{Fact, ObjectName};
 
 /// The share of an endpoint where nothing else is said.
@@ -50,7 +51,7 @@ pub fn of(context: &mut Context<'_>, destination: Destination<'_>) -> Vec<Endpoi
                 slice
                     .endpoints
                     .iter()
-                    .map(|found| from_slice(context, slice, found, port)),
+                    .filter_map(|found| from_slice(context, slice, found, port)),
             );
         }
     }
@@ -65,12 +66,28 @@ pub fn of(context: &mut Context<'_>, destination: Destination<'_>) -> Vec<Endpoi
         };
         endpoints.extend(ports.into_iter().map(|port| from_workload(workload, port)));
     }
+    one_family(&mut endpoints, service.ipv6_first);
     // One address, one endpoint: ready before draining, meshed before not.
     endpoints.sort_by(|a, b| {
         (a.address, !a.ready, a.identity.is_none(), a).cmp(&(b.address, !b.ready, b.identity.is_none(), b))
     });
     endpoints.dedup_by_key(|endpoint| endpoint.address);
     endpoints
+}
+
+/// A Pod with addresses of both families is in two slices, and still one workload: the Service's first family counts.
+fn one_family(endpoints: &mut Vec<Endpoint>, ipv6_first: bool) {
+    let first = |endpoint: &Endpoint| endpoint.address.is_ipv6() == ipv6_first;
+    if endpoints.iter().all(first) || !endpoints.iter().any(first) {
+        return;
+    }
+    let workload = |endpoint: &Endpoint| (endpoint.workload.clone(), endpoint.address.port());
+    let reached: BTreeSet<_> = endpoints
+        .iter()
+        .filter(|found| first(found))
+        .map(workload)
+        .collect();
+    endpoints.retain(|found| first(found) || !reached.contains(&workload(found)));
 }
 
 /// The endpoint at an address, and the Service port that it serves, if any. Meshed before not, served before not, then
@@ -98,11 +115,8 @@ pub fn at<'w>(
         }
     }
     for pod in context.world.pods(Fact::PodsAt(address.ip())) {
-        let identity = context.settings.identity(&pod.name.namespace, &pod.account);
-        found.push((
-            None,
-            endpoint(*address, true, "".into(), Some(identity), &pod.name),
-        ));
+        let identity = identity(context, pod, address.port());
+        found.push((None, endpoint(*address, true, "".into(), identity, &pod.name)));
     }
     found.into_iter().min_by(|a, b| order(a).cmp(&order(b)))
 }
@@ -127,7 +141,8 @@ fn in_slices<'w>(context: &mut Context<'w>, address: SocketAddr) -> Vec<(Option<
                 .endpoints
                 .iter()
                 .filter(|endpoint| endpoint.address == address.ip());
-            found.extend(here.map(|here| (owner, from_slice(context, slice, here, address.port()))));
+            let here = here.filter_map(|here| from_slice(context, slice, here, address.port()));
+            found.extend(here.map(|here| (owner, here)));
         }
     }
     found
@@ -170,18 +185,37 @@ pub fn served(context: &mut Context<'_>, workload: &Workload, destination: Desti
         .collect()
 }
 
-fn from_slice(context: &mut Context<'_>, slice: &Slice, found: &SliceEndpoint, port: u16) -> Endpoint {
+/// Who serves a Pod's port; `None`: nobody of the mesh.
+fn identity(context: &Context<'_>, pod: &Pod, port: u16) -> Option<Name> {
+    let meshed = !pod.skips(port);
+    meshed.then(|| context.settings.identity(&pod.name.namespace, &pod.account))
+}
+
+/// `None`: nobody knows yet whether it is in the mesh.
+fn from_slice(
+    context: &mut Context<'_>,
+    slice: &Slice,
+    found: &SliceEndpoint,
+    port: u16,
+) -> Option<Endpoint> {
     let pod = found.pod.as_ref().and_then(|pod| context.world.pod(pod));
-    let account = pod.map(|pod| &pod.account).or(slice.account.as_ref());
-    let identity = account.map(|account| context.settings.identity(&slice.name.namespace, account));
+    let identity = match (pod, &found.pod) {
+        (Some(pod), _) => identity(context, pod, port),
+        (None, Some(pod)) if context.world.is_outsider(pod) => None,
+        (None, Some(_)) if context.world.pods_told() => return None,
+        (None, _) => {
+            let account = slice.account.as_ref();
+            account.map(|account| context.settings.identity(&slice.name.namespace, account))
+        }
+    };
     let address = SocketAddr::new(found.address, port);
-    endpoint(
+    Some(endpoint(
         address,
         found.ready,
         found.zone.clone(),
         identity,
         found.pod.as_ref().unwrap_or(&slice.name),
-    )
+    ))
 }
 
 fn from_workload(workload: &Workload, port: u16) -> Endpoint {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::attach::{self, Destination};
 use super::{Context, endpoints};
 use crate::resource::{InboundPort, Listener, Name, Protocol};
-use crate::world::service::TargetPort;
 use crate::world::workload::{Pod, Workload};
 use crate::world::{Fact, ObjectName};
 
 /// By the port that is dialled: the Service ports that lead to it.
 type Leading<'w> = BTreeMap<u16, Vec<Destination<'w>>>;
 
-/// The listener of the workload with this node id: registered, or a Pod.
+/// The listener of the workload with this node id: registered, or a Pod. Ports that a Pod's sidecar doesn't capture are
+/// left out.
 pub fn translate(context: &mut Context<'_>, node: &ObjectName) -> Option<Listener> {
     let leading = if let Some(workload) = context.world.workload(node) {
         to_workload(context, workload)
@@ -46,7 +46,7 @@ fn to_pod<'w>(context: &mut Context<'w>, pod: &Pod) -> Leading<'w> {
     let mut leading: Leading<'w> = pod.ports.keys().map(|port| (*port, Vec::new())).collect();
     for destination in destinations(context, &pod.name.namespace) {
         if destination.service.selects(&pod.labels) {
-            let port = target(pod, &destination.port.target);
+            let port = pod.target(&destination.port.target);
             leading
                 .entry(port.unwrap_or_default())
                 .or_default()
@@ -58,7 +58,7 @@ fn to_pod<'w>(context: &mut Context<'w>, pod: &Pod) -> Leading<'w> {
             let Some(destination) = Destination::find_named(context, &slice.service, &port.name) else {
                 continue;
             };
-            let number = port.port.or_else(|| target(pod, &destination.port.target));
+            let number = port.port.or_else(|| pod.target(&destination.port.target));
             let known = leading.entry(number.unwrap_or_default()).or_default();
             if !known.contains(&destination) {
                 known.push(destination);
@@ -67,18 +67,8 @@ fn to_pod<'w>(context: &mut Context<'w>, pod: &Pod) -> Leading<'w> {
     }
     // Nobody dials port 0: that is where named ports went that the Pod doesn't declare.
     leading.remove(&0);
+    leading.retain(|port, _| !pod.skips(*port));
     leading
-}
-
-fn target(pod: &Pod, target: &TargetPort) -> Option<u16> {
-    match target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => pod
-            .ports
-            .iter()
-            .find(|(_, declared)| declared.as_ref() == Some(name))
-            .map(|(number, _)| *number),
-    }
 }
 
 /// Every port of every Service of a namespace.

@@ -89,6 +89,12 @@ pub enum Fact {
     Pod(ObjectName),
     /// The Pods at this address.
     PodsAt(IpAddr),
+    /// The Pods of a namespace that have opaque ports.
+    OpaqueIn(Name),
+    /// The Pod of this name, if it is outside the mesh.
+    Outsider(ObjectName),
+    /// Whether every Pod there is has been told.
+    PodsTold,
     /// The routes with this Service as a parent.
     RoutesOf(ObjectName),
     /// The routes with this Service as a backend.
@@ -118,6 +124,10 @@ pub enum Id {
     Slice(ObjectName),
     /// A [`Pod`].
     Pod(ObjectName),
+    /// A Pod outside the mesh.
+    Outsider(ObjectName),
+    /// That every Pod has been told.
+    PodsTold,
     /// A [`Route`].
     Route(route::RouteKind, ObjectName),
     /// A [`TrafficPolicy`].
@@ -141,6 +151,10 @@ pub enum Item {
     Slice(Arc<Slice>),
     /// A Pod.
     Pod(Arc<Pod>),
+    /// A Pod outside the mesh.
+    Outsider(ObjectName),
+    /// Every Pod there is has been told: one that is not known is not there, or not told yet.
+    PodsTold,
     /// An HTTPRoute or a GRPCRoute.
     Route(Arc<Route>),
     /// A TrafficPolicy.
@@ -162,6 +176,8 @@ impl Item {
             Self::Service(item) => Id::Service(item.name.clone()),
             Self::Slice(item) => Id::Slice(item.name.clone()),
             Self::Pod(item) => Id::Pod(item.name.clone()),
+            Self::Outsider(name) => Id::Outsider(name.clone()),
+            Self::PodsTold => Id::PodsTold,
             Self::Route(item) => Id::Route(item.kind, item.name.clone()),
             Self::Policy(item) => Id::Policy(item.name.clone()),
             Self::TlsPolicy(item) => Id::TlsPolicy(item.name.clone()),
@@ -177,6 +193,8 @@ impl Item {
             Self::Service(item) => item.facts(),
             Self::Slice(item) => item.facts(),
             Self::Pod(item) => item.facts(),
+            Self::Outsider(name) => BTreeSet::from([Fact::Outsider(name.clone())]),
+            Self::PodsTold => BTreeSet::from([Fact::PodsTold]),
             Self::Route(item) => item.facts(),
             Self::Policy(item) => item
                 .targets
@@ -334,6 +352,16 @@ impl<'w> Reader<'w> {
     /// The Pod of this name.
     pub fn pod(&mut self, name: &ObjectName) -> Option<&'w Arc<Pod>> {
         self.pods(Fact::Pod(name.clone())).next()
+    }
+
+    /// Whether a Pod is known to be outside the mesh.
+    pub fn is_outsider(&mut self, pod: &ObjectName) -> bool {
+        self.find(Fact::Outsider(pod.clone())).next().is_some()
+    }
+
+    /// Whether every Pod there is has been told.
+    pub fn pods_told(&mut self) -> bool {
+        self.find(Fact::PodsTold).next().is_some()
     }
 
     /// The routes under a fact.

@@ -15,6 +15,8 @@ pub struct Service {
     pub created: Created,
     /// Where captured connections to it go.
     pub cluster_ips: BTreeSet<IpAddr>,
+    /// IPv6 goes before IPv4 where a workload has both.
+    pub ipv6_first: bool,
     /// Its TCP ports, in its own order, no number twice.
     pub ports: Vec<ServicePort>,
     /// Labels of the workloads behind it; empty: it selects none by itself.

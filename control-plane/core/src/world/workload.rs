@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::service::TargetPort;
 use super::{Fact, ObjectName};
+use crate::inject::Ports;
 use crate::resource::Name;
 
 /// A Pod, for its identity and its own side.
@@ -19,13 +21,42 @@ pub struct Pod {
     pub addresses: BTreeSet<IpAddr>,
     /// TCP ports that its containers declare: number, and name where it has one.
     pub ports: BTreeMap<u16, Option<Name>>,
+    /// Ports that its sidecar does not capture.
+    pub(crate) skipped: Vec<Ports>,
+    /// Ports whose traffic is bytes to the mesh, whatever else is said of them.
+    pub(crate) opaque: Vec<Ports>,
 }
 
 impl Pod {
     pub(super) fn facts(&self) -> BTreeSet<Fact> {
         let mut facts: BTreeSet<Fact> = self.addresses.iter().map(|ip| Fact::PodsAt(*ip)).collect();
         facts.insert(Fact::Pod(self.name.clone()));
+        if !self.opaque.is_empty() {
+            facts.insert(Fact::OpaqueIn(self.name.namespace.clone()));
+        }
         facts
+    }
+
+    /// Whether the mesh has nothing to do with a port.
+    pub fn skips(&self, port: u16) -> bool {
+        self.skipped.iter().any(|ports| ports.contains(port))
+    }
+
+    /// Whether a port carries bytes.
+    pub fn is_opaque(&self, port: u16) -> bool {
+        self.opaque.iter().any(|ports| ports.contains(port))
+    }
+
+    /// Its port behind a Service's port; `None`: it declares no port of that name.
+    pub fn target(&self, target: &TargetPort) -> Option<u16> {
+        match target {
+            TargetPort::Number(number) => Some(*number),
+            TargetPort::Name(name) => self
+                .ports
+                .iter()
+                .find(|(_, declared)| declared.as_ref() == Some(name))
+                .map(|(number, _)| *number),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What objects come to, one rule of the Gateway API or of the mesh at a time.
 
+mod cluster;
 mod destinations;
 mod policies;
 mod routes;
