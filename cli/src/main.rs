@@ -6,13 +6,17 @@
 //!
 //! May depend on everything but tests and benches; nothing depends on it.
 
+mod check;
+mod cluster;
 mod completion;
 mod demo;
 mod identity;
 mod inject;
 mod leash;
+mod objects;
 mod output;
 mod shop;
+mod status;
 mod token;
 mod validate;
 mod version;
@@ -43,6 +47,8 @@ enum Command {
     Identity(identity::Identity),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
+    Check(check::Check),
+    Status(status::Status),
     Validate(validate::Validate),
     Version(version::Version),
     Completion(completion::Completion),
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Inject(told) => inject::inject(&told),
         Command::Uninject(told) => inject::uninject(&told).map(|()| ExitCode::SUCCESS),
+        Command::Check(told) => check::run(&told),
+        Command::Status(told) => status::run(told).map(|()| ExitCode::SUCCESS),
         Command::Validate(told) => validate::run(&told),
         Command::Version(told) => version::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Completion(told) => completion::run(&told, Weft::command()).map(|()| ExitCode::SUCCESS),

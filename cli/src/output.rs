@@ -1,5 +1,7 @@
 //! How results are printed: for people, or as JSON or YAML.
 
+use std::fmt::Write as _;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -47,6 +49,37 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Lines in columns; those from `right` on are aligned to the right, except the last one.
+pub(crate) fn columns<const N: usize>(lines: &[[String; N]], right: usize) -> String {
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for line in lines {
+        let mut text = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            let width = widths[column];
+            let _ = if column >= right && (column + 1 < N || is_number(cell)) {
+                write!(text, "{cell:>width$}  ")
+            } else {
+                write!(text, "{cell:<width$}  ")
+            };
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn is_number(cell: &str) -> bool {
+    cell.chars().all(|c| c.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 mod control_plane;
 mod mesh;
-mod metrics;
+pub(crate) mod metrics;
 mod processes;
 mod replica;
 mod report;

@@ -10,6 +10,7 @@ use super::control_plane;
 use super::replica::{Running, State};
 use super::topology::{Replica, Role};
 use super::traffic::{Counts, Edge};
+use crate::output::columns;
 
 /// Everything that is shown.
 #[derive(Debug)]
@@ -338,37 +339,6 @@ fn hints(view: &View<'_>, out: &mut String) {
     }
     hint("Ctrl-C".into(), "ends everything; twice: at once");
     out.push_str(&columns(&lines, usize::MAX));
-}
-
-/// Lines in columns; those from `right` on are aligned to the right, except the last one.
-fn columns<const N: usize>(lines: &[[String; N]], right: usize) -> String {
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut out = String::new();
-    for line in lines {
-        let mut text = String::new();
-        for (column, cell) in line.iter().enumerate() {
-            let width = widths[column];
-            let _ = if column >= right && (column + 1 < N || is_number(cell)) {
-                write!(text, "{cell:>width$}  ")
-            } else {
-                write!(text, "{cell:<width$}  ")
-            };
-        }
-        out.push_str(text.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn is_number(cell: &str) -> bool {
-    cell.chars().all(|c| c.is_ascii_digit())
 }
 
 /// At most `rows` lines of at most `columns` characters: what a terminal shows without wrapping or scrolling.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::status::Writer;
 use super::{Cluster, leader, root, trust, watch, webhook};
 use crate::app::{Foundation, Shared, StartError};
 use crate::config::Config;
@@ -35,5 +36,6 @@ pub(crate) fn parts(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>)
         Arc::clone(&shared.issuing),
         leadership.clone(),
     ));
+    tasks.spawn(Writer::new(cluster, shared.publisher.clone(), leadership.clone()).run());
     webhook::start(cluster, shared, leadership, tasks)
 }

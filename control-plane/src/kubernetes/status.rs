@@ -14,12 +14,13 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchP
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Error};
 use thiserror::Error;
-use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use weft_api::kubernetes::Time;
 use weft_api::object::{Kind, ObjectRef};
 use weft_control_plane_core::status::{Allowance, Book, CONTROLLER, Desired, News, Outcome, Taken, patch};
 
+use super::Cluster;
+use super::leader::{Leadership, WriteError};
 use crate::clock::Clock;
 use crate::publish::{Command, Publisher, Statuses};
 
@@ -29,7 +30,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// Objects that are looked after at once.
 const AT_ONCE_MAX: usize = 8;
 
-/// For one call of the API server.
+/// For one question to the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See the module's head.
@@ -37,6 +38,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Writer {
     client: Client,
     publisher: Publisher,
+    leadership: Leadership,
     clock: Clock,
     recorder: Recorder,
 }
@@ -53,6 +55,9 @@ enum Failure {
     /// No answer.
     #[error("the API server doesn't answer")]
     Timeout,
+    /// Another replica leads.
+    #[error("another replica leads")]
+    NotLeading,
     /// The API server refuses.
     #[error(
         "the API server refuses: {0}; has the control plane's ClusterRole the verbs get and, of status, patch?"
@@ -63,54 +68,71 @@ enum Failure {
     Object(#[from] serde_json::Error),
 }
 
+impl Failure {
+    /// Whether it is a part of life.
+    fn is_usual(&self) -> bool {
+        matches!(self, Self::Changed | Self::Gone | Self::NotLeading)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Api(status) if status.code == 409 => Self::Changed,
-            Error::Api(status) if status.code == 404 => Self::Gone,
+            Error::Api(status) if status.is_conflict() => Self::Changed,
+            Error::Api(status) if status.is_not_found() => Self::Gone,
             _ => Self::Refused(Box::new(error)),
         }
     }
 }
 
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotLeading => Self::NotLeading,
+            WriteError::TimedOut => Self::Timeout,
+            WriteError::Refused(error) => error.into(),
+        }
+    }
+}
+
 impl Writer {
-    /// A writer of the replica `pod`.
-    pub fn new(client: Client, publisher: Publisher, clock: Clock, pod: &str) -> Self {
+    /// A writer for the replica that `cluster` names.
+    pub fn new(cluster: &Cluster, publisher: Publisher, leadership: Leadership) -> Self {
         let reporter = Reporter {
             controller: CONTROLLER.to_owned(),
-            instance: Some(pod.to_owned()),
+            instance: Some(cluster.pod.to_string()),
         };
-        let recorder = Recorder::new(client.clone(), reporter);
         Self {
-            client,
+            client: cluster.client.clone(),
             publisher,
-            clock,
-            recorder,
+            leadership,
+            clock: Clock::start(),
+            recorder: Recorder::new(cluster.client.clone(), reporter),
         }
     }
 
-    /// Writes whenever `leading` is true, until the publisher or the election has ended.
-    pub async fn run(self, mut leading: watch::Receiver<bool>) {
+    /// Writes whenever this replica leads, until the publisher or the election has ended.
+    pub async fn run(self) {
+        let mut leading = self.leadership.changes();
         while leading.wait_for(|leads| *leads).await.is_ok() {
-            let mut lost = leading.clone();
             tokio::select! {
                 biased;
-                _ = lost.wait_for(|leads| !*leads) => {}
-                () = self.lead(&leading) => return,
+                _ = leading.wait_for(|leads| !*leads) => {}
+                () = self.lead() => return,
             }
         }
     }
 
     /// Writes until the publisher has ended.
-    async fn lead(&self, leading: &watch::Receiver<bool>) {
+    async fn lead(&self) {
         let (mut book, mut allowance) = (Book::default(), Allowance::default());
         let (mut wishes, mut revision) = (Vec::new(), 0);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let asked = |answer| Command::Statuses(revision, answer);
-            match self.publisher.ask(asked).await {
+            let question = |answer| Command::Statuses(revision, answer);
+            match self.publisher.ask(question).await {
                 Err(_) => return,
                 Ok(None) => {}
                 Ok(Some(statuses)) => {
@@ -121,7 +143,7 @@ impl Writer {
             let due = book.due(&wishes, self.clock.now());
             let mut written = stream::iter(due)
                 .map(|wish| async {
-                    let result = self.write(&wish, leading).await;
+                    let result = self.write(&wish).await;
                     (wish, result)
                 })
                 .buffer_unordered(AT_ONCE_MAX);
@@ -150,7 +172,7 @@ impl Writer {
                 book.wrote(wish, self.clock.now());
             }
             Err(failure) => {
-                if !matches!(failure, Failure::Changed | Failure::Gone) {
+                if !failure.is_usual() {
                     tracing::warn!(object = %wish.object, reason = %failure, "status not written; it is tried again");
                 }
                 book.failed(&wish.object, self.clock.now());
@@ -159,28 +181,23 @@ impl Writer {
     }
 
     /// Makes an object say what it should. `None`: it does already.
-    async fn write(
-        &self,
-        wish: &Desired,
-        leading: &watch::Receiver<bool>,
-    ) -> Result<Option<Written>, Failure> {
+    async fn write(&self, wish: &Desired) -> Result<Option<Written>, Failure> {
         let api = self.api(&wish.object);
         let name = &*wish.object.name;
-        let current = called(api.get(name)).await?;
+        let current = asked(api.get(name)).await?;
         let value = serde_json::to_value(&current)?;
         let (body, news) = match patch(wish, &value, &Time(Timestamp::now())) {
             Outcome::Nothing => return Ok(None),
             Outcome::Later => return Err(Failure::Changed),
             Outcome::Write { body, news } => (body, news),
         };
-        if !*leading.borrow() {
-            return Err(Failure::Changed);
-        }
         let params = PatchParams {
             field_manager: Some(CONTROLLER.to_owned()),
             ..PatchParams::default()
         };
-        called(api.patch_status(name, &params, &Patch::Merge(body))).await?;
+        let body = Patch::Merge(body);
+        let write = api.patch_status(name, &params, &body);
+        self.leadership.write(write).await?;
         metrics::counter!("weft_control_plane_status_writes_total").increment(1);
         let object = reference(&wish.object, current.metadata.uid);
         Ok(Some(Written { object, news }))
@@ -231,7 +248,7 @@ fn desired(statuses: Statuses) -> Vec<Desired> {
     statuses.objects.into_iter().filter_map(wish).collect()
 }
 
-async fn called<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+async fn asked<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
     let answered = timeout(CALL_TIMEOUT, call).await;
     answered.map_err(|_| Failure::Timeout)?.map_err(Failure::from)
 }

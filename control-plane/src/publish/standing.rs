@@ -39,9 +39,10 @@ impl Sync {
 }
 
 impl State {
-    /// What is in force of each object with a status, and how far the proxies are; `None`: as at `since`.
+    /// What is in force of each object with a status, and how far the proxies are; `None`: as at `since`, or not known
+    /// yet: of a world that is read in part much would be said to be missing.
     pub(super) fn statuses(&mut self, since: u64) -> Option<Statuses> {
-        if since == self.revision {
+        if since == self.revision || !self.complete {
             return None;
         }
         self.flush();

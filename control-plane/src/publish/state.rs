@@ -63,6 +63,8 @@ pub(super) struct State {
     pub(super) next_id: u64,
     /// Counts up with everything that may change what is in force, or who has it.
     pub(super) revision: u64,
+    /// Everything has been read once.
+    pub(super) complete: bool,
 }
 
 impl State {
@@ -89,15 +91,21 @@ impl State {
             problems: Vec::new(),
             next_id: 0,
             revision: 0,
+            complete: false,
         }
     }
 
     pub(super) fn obey(&mut self, command: Command) {
         self.revision += u64::from(!command.is_question());
         match command {
-            Command::World { events, problems, .. } => {
+            Command::World {
+                events,
+                problems,
+                complete,
+            } => {
                 self.catalog.apply(events);
                 self.problems = problems;
+                self.complete |= complete;
             }
             Command::Trust(roots) => self.catalog.apply(vec![Event::Trust(roots)]),
             Command::Open(hello, answer) => {

@@ -254,3 +254,91 @@ proptest! {
         prop_assert!(state.is_idle());
     }
 }
+
+const ROUTE: &str = "
+{kind: Service, apiVersion: v1, metadata: {name: a, namespace: shop}, spec: {ports: [{name: http, port: 80}]}}
+---
+{kind: HTTPRoute, apiVersion: gateway.networking.k8s.io/v1, metadata: {name: r, namespace: shop, generation: 3}, spec: {parentRefs: [{group: '', kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 80}]}]}}
+";
+
+fn read(text: &str) -> Vec<Event> {
+    let report = check_str("test.yaml", text);
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    let objects = report.objects.into_iter();
+    objects.map(|located| Event::Apply(located.value)).collect()
+}
+
+/// Proxies of the route, those that have confirmed it, those that have refused it.
+fn counted(state: &mut State) -> (u64, u64, u64) {
+    let statuses = state.statuses(0).expect("something happened");
+    let (status, count) = &statuses.objects[0];
+    assert_eq!(status.generation, Some(3));
+    (count.proxies, count.confirmed, count.refused)
+}
+
+#[test]
+fn an_object_counts_the_streams_that_follow_what_is_built_from_it() {
+    let mut state = state();
+    let world = |events, complete| Command::World {
+        events,
+        problems: Vec::new(),
+        complete,
+    };
+    state.obey(world(read(ROUTE), false));
+    assert!(state.statuses(0).is_none(), "not everything has been read");
+    state.obey(world(Vec::new(), true));
+    let mut stream = Listener::open(&mut state, 0);
+    assert_eq!(counted(&mut state), (0, 0, 0));
+    let subscribe = |name: &str| Interest {
+        subscribe: vec![name.into()],
+        ..Interest::default()
+    };
+    stream.follow(&mut state, Kind::Cluster, subscribe("a.shop:80"));
+    assert_eq!(counted(&mut state), (0, 0, 0), "a cluster says nothing of routes");
+    stream.follow(&mut state, Kind::Route, subscribe("a.shop:80"));
+    assert_eq!(counted(&mut state), (1, 0, 0));
+    assert_eq!(
+        (state.sync(stream.id).state(), state.sync(stream.id).waiting),
+        ("STALE", 2)
+    );
+
+    stream.read();
+    let receipts = |stream: &Listener, kind, rejected: Option<&str>| {
+        let name: Name = "a.shop:80".into();
+        let version = Some(stream.heard[&(kind, name.clone())].version);
+        let rejected = rejected.map(Into::into);
+        Command::Receipts(
+            stream.id,
+            kind,
+            vec![Receipt {
+                name,
+                version,
+                rejected,
+            }],
+        )
+    };
+    state.obey(receipts(&stream, Kind::Cluster, None));
+    state.obey(receipts(&stream, Kind::Route, Some("no such filter")));
+    assert_eq!(counted(&mut state), (1, 0, 1));
+    assert_eq!(state.sync(stream.id).state(), "NACK");
+    state.obey(receipts(&stream, Kind::Route, None));
+    assert_eq!(counted(&mut state), (1, 1, 0));
+    assert_eq!(state.sync(stream.id).state(), "SYNCED");
+    let statuses = state.statuses(0).expect("something happened");
+    assert!(
+        state.statuses(statuses.revision).is_none(),
+        "nothing happened since"
+    );
+
+    state.obey(world(
+        read(&ROUTE.replace("rules: [{", "rules: [{name: first, ")),
+        true,
+    ));
+    assert_eq!(
+        counted(&mut state),
+        (1, 0, 0),
+        "a new version has to be confirmed anew"
+    );
+    state.obey(Command::Close(stream.id));
+    assert_eq!(counted(&mut state), (0, 0, 0));
+}
