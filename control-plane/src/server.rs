@@ -94,6 +94,8 @@ impl Server {
                 break;
             };
             let (stream, address) = accepted;
+            // A socket of both families has IPv4 peers in an IPv6 form.
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
                 metrics::counter!("weft_control_plane_connections_refused_total").increment(1);
                 continue;

@@ -126,8 +126,6 @@ pub(crate) struct Identity {
     pub(crate) leaf_lifetime: weft_api::duration::Duration,
     /// Never make a root: wait for the Secret weft-ca.
     pub(crate) supplied_root: bool,
-    /// Answer PodCertificateRequests for the signer weft.dev/mesh.
-    pub(crate) pod_certificates: bool,
 }
 
 /// The Deployment weft-control-plane.

@@ -1,7 +1,7 @@
 //! The sockets of every mode.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use serde::Serialize;
 
@@ -44,9 +44,19 @@ impl Listeners {
     }
 }
 
-/// A bound socket.
+/// A bound socket. `[::]` is all addresses of both families, and of IPv4 alone where the kernel has no IPv6.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
+    let bound = TcpListener::bind(address).or_else(|error| {
+        let is_ours = matches!(
+            error.kind(),
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+        );
+        if is_ours || address.ip() != Ipv6Addr::UNSPECIFIED {
+            return Err(error);
+        }
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+    });
+    bound.map_err(|source| StartError::Listen { address, source })
 }
 
 /// The same, for the runtime.
