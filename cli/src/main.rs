@@ -6,6 +6,7 @@
 //!
 //! May depend on everything but tests and benches; nothing depends on it.
 
+mod ca;
 mod check;
 mod cluster;
 mod completion;
@@ -47,6 +48,9 @@ enum Command {
     Identity(identity::Identity),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
+    /// The root of the mesh.
+    #[command(subcommand)]
+    Ca(ca::Ca),
     Check(check::Check),
     Status(status::Status),
     Validate(validate::Validate),
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Identity(told) => identity::run(&told).map(|()| ExitCode::SUCCESS),
         Command::Inject(told) => inject::inject(&told),
         Command::Uninject(told) => inject::uninject(&told).map(|()| ExitCode::SUCCESS),
+        Command::Ca(told) => ca::run(told).map(|()| ExitCode::SUCCESS),
         Command::Check(told) => check::run(&told),
         Command::Status(told) => status::run(told).map(|()| ExitCode::SUCCESS),
         Command::Validate(told) => validate::run(&told),

@@ -26,6 +26,7 @@ use weft_ops::signal::Signals;
 use weft_xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use weft_xds_proto::weft::certificate_service_server::CertificateServiceServer;
 use weft_xds_proto::weft::registry_service_server::RegistryServiceServer;
+use weft_xds_proto::weft::replica_service_server::ReplicaServiceServer;
 
 use crate::admin;
 use crate::ads::Ads;
@@ -35,6 +36,7 @@ use crate::config::{Args, Config};
 use crate::own;
 use crate::publish::{Beginning, Command, Publisher, publisher};
 use crate::registry::Registrations;
+use crate::replica::Replica;
 use crate::server::Server;
 use crate::state;
 use crate::tokens::TokenChecker;
@@ -155,7 +157,7 @@ impl ControlPlane {
             Arc::clone(&shared.issuing),
             shared.publisher.clone(),
         ));
-        mode.start(&shared, &mut tasks)?;
+        mode.start(config, &shared, &mut tasks)?;
         start_admin(config, listeners.admin, log, &shared, &mut tasks)?;
 
         let server = Server {
@@ -259,11 +261,14 @@ fn routes(config: &Config, shared: &Shared, tokens: Arc<TokenChecker>) -> Routes
     let ads = Ads::new(shared.publisher.clone(), config.settings.clone());
     let certificates = Certificates::new(Arc::clone(&shared.issuing), Arc::clone(&tokens));
     let registrations = Registrations::new(shared.publisher.clone(), tokens);
+    let replica = Replica::new(shared.publisher.clone(), Arc::clone(&shared.issuing));
+    let replica = ReplicaServiceServer::new(replica);
     let ads = AggregatedDiscoveryServiceServer::new(ads);
     let certificates = CertificateServiceServer::new(certificates);
     let registrations = RegistryServiceServer::new(registrations);
     Routes::new(ads.max_decoding_message_size(DISCOVERY_REQUEST_BYTES_MAX))
         .add_service(certificates.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX))
+        .add_service(replica.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX))
         .add_service(registrations.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX))
         .prepare()
 }

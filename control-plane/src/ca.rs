@@ -18,7 +18,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use weft_control_plane_core::issue::{CSR_BYTES_MAX, LIFETIME_MIN, LeafSpec, PublicKey, UnixTime};
 use weft_control_plane_core::rights::Account;
-use weft_identity::bundle::{BundleError, TrustBundle};
+use weft_identity::bundle::{BundleError, TrustBundle, fingerprint};
 use weft_identity::files::FileError;
 use weft_identity::leaf::{self, Leaf, LeafError, MAX_CHAIN};
 use weft_identity::spiffe::TrustDomain;
@@ -194,6 +194,7 @@ pub struct CertificateAuthority {
     trust_domain: TrustDomain,
     bundle: TrustBundle,
     not_after: UnixTime,
+    fingerprint: String,
 }
 
 impl CertificateAuthority {
@@ -227,6 +228,7 @@ impl CertificateAuthority {
             trust_domain: trust_domain.clone(),
             bundle,
             not_after: not_after.unwrap_or_default(),
+            fingerprint: fingerprint(own),
         };
         authority.try_it(origin)?;
         Ok(authority)
@@ -258,6 +260,11 @@ impl CertificateAuthority {
     /// The roots to trust.
     pub fn bundle(&self) -> &TrustBundle {
         &self.bundle
+    }
+
+    /// Names its certificate: SHA-256 over it, lower-case hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Until when it, and what leads to its root, is valid.

@@ -23,6 +23,7 @@ pub mod own;
 pub mod peer;
 pub mod publish;
 pub mod registry;
+pub mod replica;
 pub mod server;
 pub mod standalone;
 pub mod state;

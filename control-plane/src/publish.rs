@@ -110,13 +110,27 @@ pub enum Command {
     /// What is in force of each object with a status, and how far the proxies are, if anything happened since that
     /// revision (0: at all).
     Statuses(u64, oneshot::Sender<Option<Statuses>>),
+    /// Which roots are published, and how far the proxies are that follow them.
+    Roots(oneshot::Sender<RootsTaken>),
 }
 
 impl Command {
     /// Whether it only asks.
     fn is_question(&self) -> bool {
-        matches!(self, Self::Clients(_) | Self::Objects(_) | Self::Statuses(..))
+        matches!(
+            self,
+            Self::Clients(_) | Self::Objects(_) | Self::Statuses(..) | Self::Roots(_)
+        )
     }
+}
+
+/// The answer to [`Command::Roots`].
+#[derive(Debug)]
+pub struct RootsTaken {
+    /// The roots, DER, ascending.
+    pub roots: Vec<Arc<[u8]>>,
+    /// How far the proxies of this replica are.
+    pub count: Count,
 }
 
 /// The answer to [`Command::Statuses`].

@@ -118,6 +118,11 @@ impl TrustBundle {
     }
 }
 
+/// Names one certificate: SHA-256 over it, lower-case hexadecimal.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    crate::hex(&Sha256::digest(certificate))
+}
+
 /// Certificates as PEM, in their order.
 pub(crate) fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);

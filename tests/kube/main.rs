@@ -1,4 +1,10 @@
 //! Against a real API server: what the control plane reads, writes and answers there.
 
+mod forged;
 mod install;
+mod leader;
+mod place;
+mod root;
 mod server;
+mod tokens;
+mod trust;

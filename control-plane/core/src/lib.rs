@@ -19,9 +19,11 @@ pub mod names;
 pub mod precedence;
 pub mod registry;
 pub mod relist;
+pub mod replicas;
 pub mod resource;
 pub mod review;
 pub mod rights;
+pub mod rotation;
 pub mod status;
 pub mod stream;
 #[cfg(test)]

@@ -75,10 +75,15 @@ impl Mode {
     }
 
     /// Starts what runs beside the listeners: above all whatever feeds the publisher.
-    pub(super) fn start(&self, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+    pub(super) fn start(
+        &self,
+        config: &Config,
+        shared: &Shared,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), StartError> {
         match self {
             Self::Standalone(dir) => standalone::start::parts(dir, shared, tasks),
-            Self::Kubernetes(cluster) => kubernetes::start::parts(cluster, shared, tasks),
+            Self::Kubernetes(cluster) => kubernetes::start::parts(config, cluster, shared, tasks),
         }
     }
 

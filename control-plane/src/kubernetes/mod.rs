@@ -2,11 +2,14 @@
 //!
 //! [`start`] puts the parts together, from top to bottom; each has a file of its own. Decisions are in the core.
 
+pub mod cluster_bundle;
 pub mod leader;
 pub mod meshing;
 pub mod owner;
+pub mod replicas;
 pub mod review;
 pub mod root;
+pub mod rotation;
 pub mod start;
 pub mod status;
 pub mod trust;

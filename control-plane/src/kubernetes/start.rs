@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch::channel;
 use tokio::task::JoinSet;
 
 use super::status::Writer;
-use super::{Cluster, leader, root, trust, watch, webhook};
+use super::{Cluster, cluster_bundle, leader, replicas, root, rotation, trust, watch, webhook};
 use crate::app::{Foundation, Shared, StartError};
 use crate::config::Config;
 use crate::tokens::TokenChecker;
@@ -27,15 +28,50 @@ pub(crate) async fn foundation(config: &Config, cluster: &Cluster) -> Foundation
 }
 
 /// Starts everything that talks to the API server.
-pub(crate) fn parts(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+pub(crate) fn parts(
+    config: &Config,
+    cluster: &Cluster,
+    shared: &Shared,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
     watch::start(cluster, shared, tasks);
+    let issuing = || Arc::clone(&shared.issuing);
     let (leadership, standing) = leader::stand(cluster, shared.ending.clone());
     shared.farewells.spawn(standing);
+    let (others, asking) = replicas::follow(cluster.clone(), issuing());
+    tasks.spawn(asking);
+    let (sender, distributed) = channel(None);
     tasks.spawn(trust::publish(
         cluster.clone(),
-        Arc::clone(&shared.issuing),
+        issuing(),
+        leadership.clone(),
+        sender,
+    ));
+    tasks.spawn(cluster_bundle::publish(
+        cluster.clone(),
+        issuing(),
         leadership.clone(),
     ));
-    tasks.spawn(Writer::new(cluster, shared.publisher.clone(), leadership.clone()).run());
+    let follower = root::Follower {
+        cluster: cluster.clone(),
+        issuing: issuing(),
+        publisher: shared.publisher.clone(),
+        others: others.clone(),
+        leaf_lifetime: config.leaf_lifetime,
+    };
+    let (secret, following) = follower.follow();
+    tasks.spawn(following);
+    let rotation = rotation::Driver {
+        cluster: cluster.clone(),
+        issuing: issuing(),
+        publisher: shared.publisher.clone(),
+        leadership: leadership.clone(),
+        others: others.clone(),
+        distributed,
+        leaf_lifetime: config.leaf_lifetime,
+    };
+    tasks.spawn(rotation.run(secret));
+    let writer = Writer::new(cluster, shared.publisher.clone(), leadership.clone(), others);
+    tasks.spawn(writer.run());
     webhook::start(cluster, shared, leadership, tasks)
 }

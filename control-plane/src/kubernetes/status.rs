@@ -17,12 +17,15 @@ use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use weft_api::kubernetes::Time;
 use weft_api::object::{Kind, ObjectRef};
-use weft_control_plane_core::status::{Allowance, Book, CONTROLLER, Desired, News, Outcome, Taken, patch};
+use weft_control_plane_core::conditions::ObjectStatus;
+use weft_control_plane_core::replicas::Others;
+use weft_control_plane_core::status::{Allowance, Book, CONTROLLER, Count, Desired, News, Outcome, patch};
 
 use super::Cluster;
 use super::leader::{Leadership, WriteError};
+use super::replicas::Known;
 use crate::clock::Clock;
-use crate::publish::{Command, Publisher, Statuses};
+use crate::publish::{Command, Publisher};
 
 /// Between two questions whether anything happened.
 const TICK: Duration = Duration::from_millis(500);
@@ -41,6 +44,7 @@ pub struct Writer {
     leadership: Leadership,
     clock: Clock,
     recorder: Recorder,
+    others: Known,
 }
 
 /// Why a status couldn't be written.
@@ -97,7 +101,7 @@ impl From<WriteError> for Failure {
 
 impl Writer {
     /// A writer for the replica that `cluster` names.
-    pub fn new(cluster: &Cluster, publisher: Publisher, leadership: Leadership) -> Self {
+    pub fn new(cluster: &Cluster, publisher: Publisher, leadership: Leadership, others: Known) -> Self {
         let reporter = Reporter {
             controller: CONTROLLER.to_owned(),
             instance: Some(cluster.pod.to_string()),
@@ -108,6 +112,7 @@ impl Writer {
             leadership,
             clock: Clock::start(),
             recorder: Recorder::new(cluster.client.clone(), reporter),
+            others,
         }
     }
 
@@ -126,7 +131,9 @@ impl Writer {
     /// Writes until the publisher has ended.
     async fn lead(&self) {
         let (mut book, mut allowance) = (Book::default(), Allowance::default());
-        let (mut wishes, mut revision) = (Vec::new(), 0);
+        let (mut own, mut wishes, mut revision) = (Vec::new(), Vec::new(), 0);
+        let mut others = self.others.clone();
+        others.mark_changed();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -137,8 +144,15 @@ impl Writer {
                 Ok(None) => {}
                 Ok(Some(statuses)) => {
                     revision = statuses.revision;
-                    wishes = desired(statuses);
+                    own = statuses.objects;
+                    others.mark_changed();
                 }
+            }
+            // Before the other replicas have been asked nobody knows anything.
+            if others.has_changed().unwrap_or(false)
+                && let Some(others) = &*others.borrow_and_update()
+            {
+                wishes = desired(&own, others);
             }
             let due = book.due(&wishes, self.clock.now());
             let mut written = stream::iter(due)
@@ -237,15 +251,12 @@ struct Written {
     news: Vec<News>,
 }
 
-fn desired(statuses: Statuses) -> Vec<Desired> {
-    let wish = |(status, count)| {
-        let taken = Taken {
-            count,
-            unreachable: Vec::new(),
-        };
-        Desired::new(&status, &taken)
+fn desired(own: &[(ObjectStatus, Count)], others: &Others) -> Vec<Desired> {
+    let wish = |(status, count): &(ObjectStatus, Count)| {
+        let taken = others.taken(&status.object.to_string(), status.generation, count.clone());
+        Desired::new(status, &taken)
     };
-    statuses.objects.into_iter().filter_map(wish).collect()
+    own.iter().filter_map(wish).collect()
 }
 
 async fn asked<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

@@ -17,6 +17,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use weft_control_plane_core::resource::Name;
 use weft_control_plane_core::trust::{Action, Copy, plan};
@@ -37,8 +38,14 @@ const WRITES_MAX: usize = 16;
 /// Wait before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Keeps the copies right, for ever.
-pub async fn publish(cluster: Cluster, issuing: Arc<Issuing>, leadership: Leadership) {
+/// Keeps the copies right, for ever. `distributed`: the fingerprint of the bundle that is everywhere now, while this
+/// replica leads.
+pub async fn publish(
+    cluster: Cluster,
+    issuing: Arc<Issuing>,
+    leadership: Leadership,
+    distributed: watch::Sender<Option<String>>,
+) {
     let maps: Api<ConfigMap> = Api::all(cluster.client.clone());
     let named = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
     let mut events = pin!(watcher(maps, named).default_backoff());
@@ -72,10 +79,14 @@ pub async fn publish(cluster: Cluster, issuing: Arc<Issuing>, leadership: Leader
             continue;
         };
         if copies.complete && publisher.leadership.held() {
-            let bundle = issuing.bundle().to_pem();
-            if !publisher.put_right(&wanted, &mut copies, &bundle).await {
+            let bundle = issuing.bundle();
+            let done = publisher.put_right(&wanted, &mut copies, &bundle.to_pem()).await;
+            if !done {
                 again = Some(Instant::now() + PAUSE);
             }
+            distributed.send_replace(done.then(|| bundle.fingerprint()));
+        } else {
+            distributed.send_replace(None);
         }
     }
 }

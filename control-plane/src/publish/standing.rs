@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use weft_control_plane_core::acks::{Ledger, Standing, StreamId};
 use weft_control_plane_core::catalog::{Catalog, Resolved};
 use weft_control_plane_core::ingest;
-use weft_control_plane_core::resource::{Key, Name};
+use weft_control_plane_core::resource::{Key, Kind, Name};
 use weft_control_plane_core::status::Count;
-use weft_control_plane_core::world::Id;
+use weft_control_plane_core::world::{Id, Reader};
 
-use super::Statuses;
 use super::encoder::Encoder;
 use super::state::{Follows, State, Stream};
+use super::{RootsTaken, Statuses};
 
 /// Names of resources that are shown of a stream that is behind.
 const BEHIND_SHOWN_MAX: usize = 5;
@@ -55,6 +55,22 @@ impl State {
             objects: all.collect(),
             revision: self.revision,
         })
+    }
+
+    /// The roots that are published, and how far the proxies are that follow them.
+    pub(super) fn roots(&mut self) -> RootsTaken {
+        self.flush();
+        let name = self.catalog.settings().trust_bundle();
+        let followed = self.followers.keys();
+        let keys: Vec<Key> = followed
+            .filter(|key| key.kind == Kind::Secret && key.name == name)
+            .cloned()
+            .collect();
+        let roots = Reader::new(self.catalog.world()).trust().cloned();
+        RootsTaken {
+            roots: roots.map(|roots| roots.to_vec()).unwrap_or_default(),
+            count: self.count(&keys),
+        }
     }
 
     /// For each object, the streams that follow something built from it. Cost follows the number of such pairs.

@@ -134,6 +134,7 @@ impl State {
             // Nobody waits for an answer that can't be sent.
             Command::Clients(answer) => drop(answer.send(self.clients())),
             Command::Objects(answer) => drop(answer.send(self.objects())),
+            Command::Roots(answer) => drop(answer.send(self.roots())),
             Command::Statuses(since, answer) => drop(answer.send(self.statuses(since))),
         }
     }
