@@ -56,10 +56,11 @@ impl Shop {
 
     fn targets(&self) -> Targets {
         Targets {
-            proxy: self.client.outbound,
+            proxy: Some(self.client.outbound),
             http1: "user".to_owned(),
             http2: "stock".to_owned(),
-            tcp: Some(self.client.bound("queue.shop.svc.cluster.local:1883")),
+            tcp: Some(self.client.bound("queue.shop.svc.cluster.local:1883").to_string()),
+            stays: true,
             upgrade: Some("cart".to_owned()),
         }
     }

@@ -26,7 +26,7 @@ async fn pair() -> (Mesh, Echo, Sidecar, Sidecar) {
 #[tokio::test]
 async fn bytes_pass_both_ways_and_each_way_ends_by_itself() {
     let (_mesh, app, _server, client) = pair().await;
-    let mut stream = upgraded(client.outbound, "user".to_owned())
+    let mut stream = upgraded(client.outbound.to_string(), "user".to_owned())
         .await
         .expect("granted");
     let seen = app.journal().remove(0);

@@ -43,9 +43,12 @@ pub struct Echo {
 impl Echo {
     /// Starts on a port of the kernel's choice.
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        Self::on(listener.expect("loopback has free ports"), name)
+    }
+
+    /// Starts on `listener`.
+    pub fn on(listener: TcpListener, name: &str) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let journal = Arc::new(Mutex::new(Vec::new()));
         let task = tokio::spawn(serve(listener, name.to_owned(), Arc::clone(&journal)));
@@ -180,9 +183,12 @@ pub struct TcpEcho {
 impl TcpEcho {
     /// Starts on a port of the kernel's choice.
     pub async fn start(banner: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("loopback has free ports");
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        Self::on(listener.expect("loopback has free ports"), banner)
+    }
+
+    /// Starts on `listener`.
+    pub fn on(listener: TcpListener, banner: &'static str) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

@@ -1,6 +1,8 @@
 //! Load that counts: every kind of traffic side by side, and every failure by name.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,14 +23,16 @@ const PACE: Duration = Duration::from_millis(4);
 /// Where to send it.
 #[derive(Clone, Debug)]
 pub struct Targets {
-    /// The explicit outbound port of the client's sidecar.
-    pub proxy: SocketAddr,
+    /// The explicit outbound port of the client's sidecar; `None`: each target is dialled by its name.
+    pub proxy: Option<SocketAddr>,
     /// Authority of an HTTP/1 Service.
     pub http1: String,
     /// Authority of an h2c Service; its application answers gRPC with trailers.
     pub http2: String,
-    /// Local port of an opaque Service whose application echoes.
-    pub tcp: Option<SocketAddr>,
+    /// `HOST:PORT` of an opaque Service whose application echoes; with a sidecar's port the local one.
+    pub tcp: Option<String>,
+    /// Whether the replicas of `tcp` stay: then one connection stays open throughout.
+    pub stays: bool,
     /// Authority of an HTTP/1 Service whose replica stays, for one upgraded connection; its application echoes.
     pub upgrade: Option<String>,
 }
@@ -37,6 +41,14 @@ pub struct Targets {
 pub struct Load {
     stop: watch::Sender<bool>,
     loops: JoinSet<Tally>,
+    counts: Arc<Counts>,
+}
+
+/// What all loops have done so far.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What happened.
@@ -46,12 +58,23 @@ pub struct Tally {
     pub sent: u64,
     /// Those that failed, and how.
     pub failures: Vec<String>,
+    counts: Arc<Counts>,
+}
+
+impl Targets {
+    /// What to dial for `authority`.
+    fn dial(&self, authority: &str) -> String {
+        self.proxy
+            .map_or_else(|| authority.to_owned(), |proxy| proxy.to_string())
+    }
 }
 
 impl Tally {
     fn add(&mut self, kind: &str, result: Result<(), String>) {
         self.sent += 1;
+        self.counts.sent.fetch_add(1, Relaxed);
         if let Err(failure) = result {
+            self.counts.failed.fetch_add(1, Relaxed);
             self.failures.push(format!("{kind} #{}: {failure}", self.sent));
         }
     }
@@ -61,24 +84,38 @@ impl Load {
     /// Starts every kind of traffic.
     pub fn start(targets: &Targets) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let counts = Arc::default();
+        let going = Going {
+            stopped,
+            counts: Arc::clone(&counts),
+        };
         let mut loops = JoinSet::new();
-        loops.spawn(keep_alive(targets.clone(), stopped.clone()));
-        loops.spawn(new_connections(targets.clone(), stopped.clone()));
-        loops.spawn(multiplexed(targets.clone(), stopped.clone(), false));
-        loops.spawn(multiplexed(targets.clone(), stopped.clone(), true));
-        if let Some(address) = targets.tcp {
-            loops.spawn(tcp_connections(address, stopped.clone()));
-            loops.spawn(one_connection(
-                "one tcp connection",
-                connect(address),
-                stopped.clone(),
-            ));
+        loops.spawn(keep_alive(targets.clone(), going.clone()));
+        loops.spawn(new_connections(targets.clone(), going.clone()));
+        loops.spawn(multiplexed(targets.clone(), going.clone(), false));
+        loops.spawn(multiplexed(targets.clone(), going.clone(), true));
+        if let Some(address) = targets.tcp.clone() {
+            loops.spawn(tcp_connections(address.clone(), going.clone()));
+            if targets.stays {
+                let opening = async move { connect(&address).await };
+                loops.spawn(one_connection("one tcp connection", opening, going.clone()));
+            }
         }
-        if let Some(authority) = &targets.upgrade {
-            let opening = upgraded(targets.proxy, authority.clone());
-            loops.spawn(one_connection("one upgraded connection", opening, stopped));
+        if let Some(authority) = targets.upgrade.clone() {
+            let opening = upgraded(targets.dial(&authority), authority);
+            loops.spawn(one_connection("one upgraded connection", opening, going));
         }
-        Self { stop, loops }
+        Self { stop, loops, counts }
+    }
+
+    /// How many exchanges have ended so far.
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(Relaxed)
+    }
+
+    /// How many of them failed.
+    pub fn failed(&self) -> u64 {
+        self.counts.failed.load(Relaxed)
     }
 
     /// Ends it when what is under way has finished, and adds up.
@@ -94,11 +131,27 @@ impl Load {
     }
 }
 
-/// Paces a loop; false: stop.
-async fn go_on(stopped: &mut watch::Receiver<bool>) -> bool {
-    tokio::select! {
-        _ = stopped.wait_for(|stopped| *stopped) => false,
-        () = tokio::time::sleep(PACE) => true,
+/// What a loop is told, and where it counts.
+#[derive(Clone, Debug)]
+struct Going {
+    stopped: watch::Receiver<bool>,
+    counts: Arc<Counts>,
+}
+
+impl Going {
+    /// Paces a loop; false: stop.
+    async fn on(&mut self) -> bool {
+        tokio::select! {
+            _ = self.stopped.wait_for(|stopped| *stopped) => false,
+            () = tokio::time::sleep(PACE) => true,
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            counts: Arc::clone(&self.counts),
+            ..Tally::default()
+        }
     }
 }
 
@@ -108,11 +161,20 @@ async fn bounded(what: impl Future<Output = Result<(), String>>) -> Result<(), S
         .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")))
 }
 
-fn request(authority: &str, absolute: bool, grpc: bool) -> Request<Full<Bytes>> {
+/// A request over HTTP/1: in absolute form to a proxy, else in origin form.
+fn request_h1(targets: &Targets) -> Request<Full<Bytes>> {
+    let authority = &targets.http1;
+    let uri = if targets.proxy.is_some() {
+        format!("http://{authority}/load")
+    } else {
+        "/load".to_owned()
+    };
+    let builder = Request::builder().uri(uri).header("host", authority);
+    builder.body(Full::default()).expect("a valid request")
+}
+
+fn request_h2(authority: &str, grpc: bool) -> Request<Full<Bytes>> {
     let mut builder = Request::builder().uri(format!("http://{authority}/load"));
-    if absolute {
-        builder = builder.header("host", authority);
-    }
     if grpc {
         builder = builder
             .method("POST")
@@ -148,16 +210,16 @@ async fn check(response: http::Response<hyper::body::Incoming>, grpc: bool) -> R
     Ok(())
 }
 
-async fn connect(proxy: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(proxy)
+async fn connect(address: &str) -> Result<TcpStream, String> {
+    TcpStream::connect(address)
         .await
         .map_err(|error| format!("connect: {error}"))
 }
 
 type H1 = http1::SendRequest<Full<Bytes>>;
 
-async fn h1(proxy: SocketAddr) -> Result<H1, String> {
-    let stream = connect(proxy).await?;
+async fn h1(targets: &Targets) -> Result<H1, String> {
+    let stream = connect(&targets.dial(&targets.http1)).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| format!("handshake: {error}"))?;
@@ -165,25 +227,25 @@ async fn h1(proxy: SocketAddr) -> Result<H1, String> {
     Ok(sender)
 }
 
-async fn exchange(sender: &mut H1, authority: &str) -> Result<(), String> {
+async fn exchange(sender: &mut H1, targets: &Targets) -> Result<(), String> {
     sender.ready().await.map_err(|error| format!("ready: {error}"))?;
     let response = sender
-        .send_request(request(authority, true, false))
+        .send_request(request_h1(targets))
         .await
         .map_err(|error| format!("send: {error}"))?;
     check(response, false).await
 }
 
-async fn keep_alive(targets: Targets, mut stopped: watch::Receiver<bool>) -> Tally {
-    let mut tally = Tally::default();
+async fn keep_alive(targets: Targets, mut going: Going) -> Tally {
+    let mut tally = going.tally();
     let mut sender: Option<H1> = None;
-    while go_on(&mut stopped).await {
+    while going.on().await {
         let result = bounded(async {
             if sender.as_ref().is_none_or(H1::is_closed) {
-                sender = Some(h1(targets.proxy).await?);
+                sender = Some(h1(&targets).await?);
             }
             let sender = sender.as_mut().ok_or("was just made")?;
-            exchange(sender, &targets.http1).await
+            exchange(sender, &targets).await
         })
         .await;
         tally.add("keep-alive", result);
@@ -191,23 +253,23 @@ async fn keep_alive(targets: Targets, mut stopped: watch::Receiver<bool>) -> Tal
     tally
 }
 
-async fn new_connections(targets: Targets, mut stopped: watch::Receiver<bool>) -> Tally {
-    let mut tally = Tally::default();
-    while go_on(&mut stopped).await {
-        let one = async { exchange(&mut h1(targets.proxy).await?, &targets.http1).await };
+async fn new_connections(targets: Targets, mut going: Going) -> Tally {
+    let mut tally = going.tally();
+    while going.on().await {
+        let one = async { exchange(&mut h1(&targets).await?, &targets).await };
         tally.add("new connection", bounded(one).await);
     }
     tally
 }
 
-async fn multiplexed(targets: Targets, mut stopped: watch::Receiver<bool>, grpc: bool) -> Tally {
+async fn multiplexed(targets: Targets, mut going: Going, grpc: bool) -> Tally {
     let kind = if grpc { "grpc" } else { "h2" };
-    let mut tally = Tally::default();
+    let mut tally = going.tally();
     let mut sender: Option<http2::SendRequest<Full<Bytes>>> = None;
-    while go_on(&mut stopped).await {
+    while going.on().await {
         let result = bounded(async {
             if sender.as_ref().is_none_or(http2::SendRequest::is_closed) {
-                let stream = connect(targets.proxy).await?;
+                let stream = connect(&targets.dial(&targets.http2)).await?;
                 let (made, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                     .await
                     .map_err(|error| format!("handshake: {error}"))?;
@@ -216,7 +278,7 @@ async fn multiplexed(targets: Targets, mut stopped: watch::Receiver<bool>, grpc:
             }
             let sender = sender.as_mut().ok_or("was just made")?;
             let response = sender
-                .send_request(request(&targets.http2, false, grpc))
+                .send_request(request_h2(&targets.http2, grpc))
                 .await
                 .map_err(|error| format!("send: {error:?}"))?;
             check(response, grpc).await
@@ -245,11 +307,11 @@ async fn echo(stream: &mut TcpStream, text: &[u8]) -> Result<(), String> {
 }
 
 /// The banner that [`crate::app::TcpEcho`] was started with must be empty.
-async fn tcp_connections(address: SocketAddr, mut stopped: watch::Receiver<bool>) -> Tally {
-    let mut tally = Tally::default();
-    while go_on(&mut stopped).await {
+async fn tcp_connections(address: String, mut going: Going) -> Tally {
+    let mut tally = going.tally();
+    while going.on().await {
         let one = async {
-            let mut stream = connect(address).await?;
+            let mut stream = connect(&address).await?;
             echo(&mut stream, b"ping").await?;
             stream
                 .shutdown()
@@ -271,9 +333,9 @@ async fn tcp_connections(address: SocketAddr, mut stopped: watch::Receiver<bool>
     tally
 }
 
-/// An upgraded connection to `authority`.
-pub async fn upgraded(proxy: SocketAddr, authority: String) -> Result<TcpStream, String> {
-    let mut stream = connect(proxy).await?;
+/// An upgraded connection to `authority`, over a connection to `address`.
+pub async fn upgraded(address: String, authority: String) -> Result<TcpStream, String> {
+    let mut stream = connect(&address).await?;
     let head = format!(
         "GET http://{authority}/upgrade HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
@@ -302,9 +364,9 @@ pub async fn upgraded(proxy: SocketAddr, authority: String) -> Result<TcpStream,
 async fn one_connection(
     kind: &str,
     opening: impl Future<Output = Result<TcpStream, String>>,
-    mut stopped: watch::Receiver<bool>,
+    mut going: Going,
 ) -> Tally {
-    let mut tally = Tally::default();
+    let mut tally = going.tally();
     let opened = tokio::time::timeout(PATIENCE, opening).await;
     let mut stream = match opened.unwrap_or_else(|_| Err(format!("not open in {PATIENCE:?}"))) {
         Ok(stream) => stream,
@@ -313,7 +375,7 @@ async fn one_connection(
             return tally;
         }
     };
-    while go_on(&mut stopped).await {
+    while going.on().await {
         let result = bounded(echo(&mut stream, b"still here")).await;
         let broken = result.is_err();
         tally.add(kind, result);
