@@ -27,6 +27,9 @@ const CLUSTER: &str = "
     authentication.k8s.io/tokenreviews create
     /configmaps create
     /configmaps[weft-trust-bundle] list watch patch delete
+    certificates.k8s.io/clustertrustbundles create
+    certificates.k8s.io/clustertrustbundles[weft.dev:mesh:roots] get patch
+    certificates.k8s.io/signers[weft.dev/mesh] attest
     admissionregistration.k8s.io/mutatingwebhookconfigurations[weft-injector] get list watch patch
     rbac.authorization.k8s.io/clusterroles[weft-control-plane] get
 ";
@@ -34,7 +37,7 @@ const CLUSTER: &str = "
 /// The same in its own namespace.
 const NAMESPACE: &str = "
     /secrets create
-    /secrets[weft-ca] get
+    /secrets[weft-ca] get list watch patch
     coordination.k8s.io/leases create
     coordination.k8s.io/leases[weft-control-plane] get patch
 ";

@@ -15,7 +15,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use rustls_pki_types::CertificateDer;
@@ -322,9 +322,16 @@ impl Follower {
     /// After a restart in the midst of a takeover: the roots that were published before are kept. Whether there are any.
     async fn keep_former_roots(&self) -> bool {
         let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
+        // Listed by name: the rights that publishing needs are enough.
+        let named = ListParams::default().fields(&format!("metadata.name={CONFIG_MAP}"));
         let published = loop {
-            match maps.get_opt(CONFIG_MAP).await {
-                Ok(map) => break map.and_then(|map| map.data?.remove(BUNDLE_KEY)),
+            match maps.list(&named).await {
+                Ok(maps) => {
+                    break maps
+                        .items
+                        .into_iter()
+                        .find_map(|map| map.data?.remove(BUNDLE_KEY));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the published roots can't be read; it is tried again");
                     tokio::time::sleep(PAUSE).await;

@@ -88,11 +88,10 @@ impl Driver {
                 continue;
             };
             match self.turn(&secret).await {
-                Ok(()) => {}
                 Err(StepError::Ending(_)) => return,
                 // Somebody wrote first, or leads by now: the next look knows.
                 Err(StepError::Write(error)) if error.is_conflict() => {}
-                Err(StepError::Write(WriteError::NotLeading)) => {}
+                Ok(()) | Err(StepError::Write(WriteError::NotLeading)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the exchange of the root is held up; it is tried again")
                 }
@@ -127,7 +126,7 @@ impl Driver {
             Step::Dismiss => Change::note("nothing to do for the last request"),
             Step::Wait(wait) => {
                 let note = wait.to_string();
-                if annotation(NOTE) == Some(&note) {
+                if annotation(NOTE) == Some(note.as_str()) {
                     return Ok(());
                 }
                 return self.write(secret, Change::note(&note).keeping_request()).await;
