@@ -8,3 +8,4 @@ mod root;
 mod server;
 mod tokens;
 mod trust;
+mod watch;

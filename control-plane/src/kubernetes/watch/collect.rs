@@ -10,11 +10,13 @@ use weft_api::validate::{Finding, Severity};
 use weft_control_plane_core::catalog::Event;
 use weft_control_plane_core::ingest::in_mesh;
 use weft_control_plane_core::relist::Difference;
+use weft_control_plane_core::world::ObjectName;
 use weft_ops::health::Health;
 
 use super::decode::{Found, Name};
 use super::follow::Differences;
 use super::kinds::Watched;
+use super::members::Members;
 use crate::publish::{Command, Ending, Publisher};
 
 /// News of a kind.
@@ -41,6 +43,7 @@ pub(super) enum Seen {
 pub(super) struct Collector {
     publisher: Publisher,
     health: Health,
+    members: Members,
     /// The definitions that the server has, once they are known.
     definitions: watch::Sender<Option<Vec<String>>>,
     present: BTreeSet<String>,
@@ -57,10 +60,12 @@ impl Collector {
         publisher: Publisher,
         health: Health,
         definitions: watch::Sender<Option<Vec<String>>>,
+        members: Members,
     ) -> Self {
         Self {
             publisher,
             health,
+            members,
             definitions,
             present: BTreeSet::new(),
             missing: Watched::ALL.into(),
@@ -100,10 +105,7 @@ impl Collector {
                 self.define(differences, read);
                 Vec::new()
             }
-            Watched::Object(kind) => differences
-                .into_iter()
-                .filter_map(|difference| self.event(kind, difference))
-                .collect(),
+            Watched::Object(kind) => self.events(kind, differences, read),
         };
         if read && self.missing.remove(&kind) {
             self.health.set(kind.plural(), true);
@@ -132,6 +134,19 @@ impl Collector {
         }
     }
 
+    /// What differences mean to the catalogue.
+    fn events(&mut self, kind: Kind, differences: Differences, read: bool) -> Vec<Event> {
+        let differences = differences.into_iter();
+        let mut events: Vec<_> = differences
+            .filter_map(|difference| self.event(kind, difference))
+            .collect();
+        if read && kind == Kind::Pod {
+            events.push(Event::PodsTold);
+        }
+        self.members.told(kind, read);
+        events
+    }
+
     /// What a difference means to the catalogue.
     fn event(&mut self, kind: Kind, difference: Difference<Name, Found>) -> Option<Event> {
         let (Difference::Put((namespace, name), _) | Difference::Take((namespace, name))) = &difference;
@@ -143,9 +158,13 @@ impl Collector {
         match difference {
             Difference::Put(_, Found::Object(found)) => {
                 self.unreadable.remove(&object);
+                let name = (object.namespace, object.name);
+                self.members.applied(&name, &found);
                 match &found {
-                    // Outside the mesh nobody has an identity.
-                    Object::Pod(pod) if !in_mesh(pod) => Some(Event::Delete(object)),
+                    Object::Pod(pod) if !in_mesh(pod) => Some(Event::Outside(ObjectName {
+                        namespace: name.0,
+                        name: name.1,
+                    })),
                     Object::Namespace(_) => None,
                     _ => Some(Event::Apply(found)),
                 }
@@ -174,6 +193,8 @@ impl Collector {
             Difference::Put(_, Found::Definition) => None,
             Difference::Take(_) => {
                 self.unreadable.remove(&object);
+                let name = (Arc::clone(&object.namespace), Arc::clone(&object.name));
+                self.members.deleted(kind, &name);
                 Some(Event::Delete(object))
             }
         }

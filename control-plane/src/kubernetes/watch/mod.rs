@@ -17,6 +17,9 @@ mod collect;
 mod decode;
 mod follow;
 mod kinds;
+mod members;
+#[cfg(test)]
+mod tests;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -27,6 +30,7 @@ use api::Source;
 use collect::Collector;
 use follow::{Follower, Presence};
 use kinds::Watched;
+use members::Members;
 
 pub(crate) use kinds::conditions;
 
@@ -44,6 +48,12 @@ pub(crate) fn start(cluster: &Cluster, shared: &Shared, tasks: &mut JoinSet<()>)
             .map(|name| Presence::new(name, presence.clone()));
         tasks.spawn(Follower::new(source, presence, changes.clone()).run());
     }
-    let collector = Collector::new(shared.publisher.clone(), shared.health.clone(), definitions);
+    let members = Members::new(cluster.meshing.clone(), cluster.reviewer.clone());
+    let collector = Collector::new(
+        shared.publisher.clone(),
+        shared.health.clone(),
+        definitions,
+        members,
+    );
     tasks.spawn(collector.run(news));
 }
