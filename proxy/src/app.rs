@@ -223,7 +223,7 @@ async fn control(
     let mut tasks = JoinSet::new();
     let pages = {
         let config = Arc::clone(&config);
-        move |path: &str, head: &http::HeaderMap| config.probes.answer(path, head)
+        move |path: &str, head: &http::HeaderMap| config.capture.probes.answer(path, head)
     };
     let served = weft_ops::status::serve_with(status, health.clone(), recorder.clone(), pages)?;
     tasks.spawn(served);

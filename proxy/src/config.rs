@@ -5,18 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_identity::spiffe::{SpiffeId, TrustDomain};
 use weft_proxy_core::authority::{Authority, Scope};
-use weft_proxy_core::capture::PortRange;
-use weft_proxy_core::cidr::Cidr;
 use weft_proxy_core::resource::Name;
 
-use crate::probe::Probes;
+pub use capture::Capture;
 
+mod capture;
 mod parse;
 
 /// Port of an authority that has none.
@@ -280,16 +279,8 @@ pub struct Config {
     pub binds: Vec<Bind>,
     /// Ports for peers.
     pub inbound: Vec<InboundAddress>,
-    /// Where outbound connections are led to.
-    pub captured_outbound: Option<SocketAddr>,
-    /// Where inbound connections are led to.
-    pub captured_inbound: Option<SocketAddr>,
-    /// Where the cluster's own addresses are.
-    pub mesh_cidrs: Vec<Cidr>,
-    /// Ports whose connections are opaque bytes.
-    pub opaque_ports: Vec<PortRange>,
-    /// The application's probes.
-    pub probes: Probes,
+    /// What is led through this proxy, and what of it is known beforehand.
+    pub capture: Capture,
     /// Endpoints to register.
     pub registrations: Vec<Registration>,
     /// Labels of the registered workload.
@@ -324,17 +315,7 @@ impl Config {
 
     /// Whether peers may connect to this workload.
     pub fn has_inbound(&self) -> bool {
-        !self.inbound.is_empty() || self.captured_inbound.is_some()
-    }
-
-    /// Whether the cluster may have the address `ip`.
-    pub fn may_be_meshed(&self, ip: IpAddr) -> bool {
-        self.mesh_cidrs.iter().any(|cidr| cidr.contains(ip))
-    }
-
-    /// Whether connections to `port` are opaque, whatever they carry.
-    pub fn is_opaque(&self, port: u16) -> bool {
-        self.opaque_ports.iter().any(|ports| ports.contains(port))
+        !self.inbound.is_empty() || self.capture.inbound.is_some()
     }
 
     /// Whether a process of ours listens on `port`.

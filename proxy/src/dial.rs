@@ -74,7 +74,7 @@ pub async fn dial(
 
 /// Connects to what speaks without TLS: the application, or what is not meshed. The caller bounds the time.
 pub async fn plain(local: &Local, address: SocketAddr) -> io::Result<TcpStream> {
-    if local.config.captured_inbound.is_some() {
+    if local.config.capture.inbound.is_some() {
         socket::connect_to_application(address).await
     } else {
         socket::connect(address).await

@@ -117,7 +117,7 @@ fn policy(worker: &Worker, port: u16) -> InboundPort {
         tls: inbound.map_or(TlsMode::Strict, |inbound| inbound.undeclared),
         service: None,
     });
-    if worker.local.config.is_opaque(port) {
+    if worker.local.config.capture.is_opaque(port) {
         policy.protocol = Protocol::Tcp;
     }
     policy

@@ -131,7 +131,7 @@ async fn toward(
         }
     };
     let opaque = destination.opaque.is_some()
-        && original.is_some_and(|address| client.worker.local.config.is_opaque(address.port()));
+        && original.is_some_and(|address| client.worker.local.config.capture.is_opaque(address.port()));
     match destination.protocol {
         _ if opaque => opaque::serve(&client, stream, &destination, &tracked).await,
         Protocol::Tcp => opaque::serve(&client, stream, &destination, &tracked).await,

@@ -5,7 +5,7 @@
 //! `TCP_USER_TIMEOUT` turn a peer that vanished (a killed node sends no FIN) into an error within [`USER_TIMEOUT`].
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -42,6 +42,11 @@ fn listen_as(address: SocketAddr, workers: usize, alone: bool) -> io::Result<Vec
         listeners.push(bind(bound, alone)?);
     }
     Ok(listeners)
+}
+
+/// Whether `ip` is an address of this network namespace.
+pub fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Whether this network namespace has IPv6.
@@ -150,6 +155,20 @@ mod tests {
         let (client, server) = pair().await;
         assert_eq!(original_destination(&server), None);
         assert_eq!(original_destination(&client), None);
+    }
+
+    #[test]
+    fn our_own_addresses_are_known() {
+        for (ip, local) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("0.0.0.0", true),
+            ("::1", true),
+            ("203.0.113.77", false),
+            ("2001:db8::77", false),
+        ] {
+            assert_eq!(is_local(ip.parse().unwrap()), local, "{ip}");
+        }
     }
 
     #[test]

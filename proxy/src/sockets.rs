@@ -49,7 +49,7 @@ impl Sockets {
                 set.inbound.push(socket);
             })?;
         }
-        for address in both_families(config.captured_outbound) {
+        for address in both_families(config.capture.outbound) {
             sets.add(
                 "--captured-outbound",
                 address,
@@ -59,7 +59,7 @@ impl Sockets {
                 },
             )?;
         }
-        for address in both_families(config.captured_inbound) {
+        for address in both_families(config.capture.inbound) {
             sets.add(
                 "--captured-inbound",
                 address,

@@ -45,8 +45,10 @@ impl Namespace {
 
     /// The arguments that run a program in it, before the program's own.
     pub fn enter(&self) -> Vec<String> {
-        let all = ["nsenter", "--target", &self.pid(), "--net", "--"];
-        all.map(str::to_owned).into()
+        let pid = self.pid();
+        ["nsenter", "--target", &pid, "--net", "--"]
+            .map(str::to_owned)
+            .into()
     }
 
     /// Runs a program in it to its end.

@@ -31,7 +31,7 @@ async fn cluster(init: &[&str], run: &[&str]) -> (Cluster, [Pod; 3]) {
 
 #[tokio::test]
 async fn a_service_is_reached_by_mtls_over_both_families() {
-    let (_cluster, [user, _, order]) = cluster(&[], &[]).await;
+    let (_cluster, [user, _cart, order]) = cluster(&[], &[]).await;
     for (to, own) in cluster_ips(1, 80)
         .into_iter()
         .zip([user.addresses.ipv4, user.addresses.ipv6])
@@ -54,7 +54,7 @@ async fn a_service_is_reached_by_mtls_over_both_families() {
 
 #[tokio::test]
 async fn a_pods_address_is_reached_by_mtls_too() {
-    let (_cluster, [user, _, order]) = cluster(&[], &[]).await;
+    let (_cluster, [user, _cart, order]) = cluster(&[], &[]).await;
     for to in user.both(8080) {
         let reply = get(&order.namespace, to, "user").expect("answers");
         assert_eq!(
@@ -67,7 +67,7 @@ async fn a_pods_address_is_reached_by_mtls_too() {
 
 #[tokio::test]
 async fn a_host_header_chooses_no_other_destination() {
-    let (_cluster, [_, _, order]) = cluster(&[], &[]).await;
+    let (_cluster, [_user, _cart, order]) = cluster(&[], &[]).await;
     let [user, _] = cluster_ips(1, 80);
     for host in [
         "cart",
@@ -92,7 +92,7 @@ async fn a_host_header_chooses_no_other_destination() {
 
 #[tokio::test]
 async fn what_is_no_part_of_the_mesh_is_passed_as_it_is() {
-    let (_cluster, [_, _, order]) = cluster(&[], &[]).await;
+    let (_cluster, [_user, _cart, order]) = cluster(&[], &[]).await;
     for ip in [OUTSIDE, OUTSIDE_IPV6] {
         let reply = get(&order.namespace, SocketAddr::new(ip, 80), "world.example").expect("answers");
         assert_eq!(
@@ -117,7 +117,7 @@ async fn what_is_no_part_of_the_mesh_is_passed_as_it_is() {
 #[tokio::test]
 async fn excluded_ports_and_blocks_do_not_pass_the_proxy() {
     let flags = ["--skip-outbound-ports=8888", "--skip-outbound-cidrs=10.77.1.0/24"];
-    let (_cluster, [user, _, mut order]) = cluster(&flags, &[]).await;
+    let (_cluster, [user, _cart, mut order]) = cluster(&flags, &[]).await;
     // Strict: without the proxy there is no certificate.
     let reply = get(&order.namespace, user.at(8080), "user").expect("answers");
     assert_eq!((reply.status, reply.app.as_str()), (403, ""));
@@ -141,7 +141,7 @@ async fn excluded_ports_and_blocks_do_not_pass_the_proxy() {
 
 #[tokio::test]
 async fn without_a_control_plane_the_outside_passes_at_once_and_the_inside_waits_and_is_closed() {
-    let (mut cluster, [_, _, order]) = cluster(&[], &["--mesh-cidrs=10.0.0.0/8,fc00::/7"]).await;
+    let (mut cluster, [_user, _cart, order]) = cluster(&[], &["--mesh-cidrs=10.0.0.0/8,fc00::/7"]).await;
     let known = cluster_ips(1, 80)[0];
     assert_eq!(get(&order.namespace, known, "user").expect("answers").app, "user");
     let mut control_plane = cluster.control_plane.take().expect("it runs");

@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use weft_identity::spiffe::TrustDomain;
 use weft_proxy_core::authority::{Authority, Scope};
-use weft_proxy_core::{capture, cidr};
-
-use crate::probe::Probes;
 
 use super::{
     AccessLogMode, Bind, CONTROL_PLANE_ACCOUNT, Config, ConfigError, ConfigErrors, DEFAULT_PORT, HealthCheck,
-    InboundAddress, MAX_DRAIN_TIME, Registration, RunArgs, address,
+    InboundAddress, MAX_DRAIN_TIME, Registration, RunArgs, address, capture,
 };
 
 /// Most data threads.
@@ -22,7 +19,7 @@ const MAX_WORKERS: usize = 256;
 
 /// Collects what is wrong. A parse function reports here and goes on with `None`.
 #[derive(Default)]
-struct Problems(Vec<ConfigError>);
+pub(super) struct Problems(Vec<ConfigError>);
 
 impl Problems {
     fn add(&mut self, flag: &'static str, value: &str, problem: impl Display) {
@@ -34,15 +31,20 @@ impl Problems {
         });
     }
 
-    fn check<T, E: Display>(&mut self, flag: &'static str, value: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn check<T, E: Display>(
+        &mut self,
+        flag: &'static str,
+        value: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
         result.map_err(|error| self.add(flag, value, error)).ok()
     }
 
-    fn parse<T: FromStr<Err: Display>>(&mut self, flag: &'static str, value: &str) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, flag: &'static str, value: &str) -> Option<T> {
         self.check(flag, value, value.parse::<T>())
     }
 
-    fn address(&mut self, flag: &'static str, value: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, flag: &'static str, value: &str) -> Option<SocketAddr> {
         self.check(
             flag,
             value,
@@ -83,18 +85,7 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
     let outbound = problems.loopback("--outbound", &args.outbound);
     let binds = binds(&args.binds, problems);
     let inbound = inbound(&args.inbound, problems);
-    let captured_outbound = optional("--captured-outbound", args.captured_outbound.as_deref(), problems);
-    let captured_inbound = optional("--captured-inbound", args.captured_inbound.as_deref(), problems);
-    let mesh_cidrs = args.mesh_cidrs.as_deref().map_or_else(
-        || Some(cidr::PRIVATE.to_vec()),
-        |text| problems.check("--mesh-cidrs", text, capture::cidrs(text)),
-    );
-    let opaque_ports = problems.check(
-        "--opaque-ports",
-        &args.opaque_ports,
-        capture::ports(&args.opaque_ports),
-    );
-    let probes = probes(args, problems);
+    let capture = capture::read(args, problems);
     let registrations = registrations(&args.register, &inbound, problems);
     check_workload(args, problems);
     let labels = labels(&args.labels, problems);
@@ -135,11 +126,7 @@ fn assemble(args: &RunArgs, default_workers: usize, problems: &mut Problems) -> 
         outbound: outbound?,
         binds,
         inbound,
-        captured_outbound,
-        captured_inbound,
-        mesh_cidrs: mesh_cidrs?,
-        opaque_ports: opaque_ports?,
-        probes: probes?,
+        capture: capture?,
         registrations,
         labels,
         zone: args.zone.as_str().into(),
@@ -193,19 +180,6 @@ fn inbound(given: &[String], problems: &mut Problems) -> Vec<InboundAddress> {
         }
     }
     inbound
-}
-
-fn optional(flag: &'static str, given: Option<&str>, problems: &mut Problems) -> Option<SocketAddr> {
-    given.and_then(|text| problems.address(flag, text))
-}
-
-fn probes(args: &RunArgs, problems: &mut Problems) -> Option<Probes> {
-    let first = args.pod_ips.split(',').next().map(str::trim).unwrap_or_default();
-    let address = match first {
-        "" => None,
-        first => problems.parse("--pod-ips", first),
-    };
-    problems.check("--probes", &args.probes, Probes::read(&args.probes, address))
 }
 
 fn registrations(given: &[String], inbound: &[InboundAddress], problems: &mut Problems) -> Vec<Registration> {

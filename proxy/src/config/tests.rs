@@ -171,3 +171,61 @@ fn messages_name_flag_value_and_remedy() {
         "--egress `\\u{1b}[1m`: it must be one of deny, allow\n--workers `x`: it must be 1 to 256"
     );
 }
+
+#[test]
+fn a_captured_pod() {
+    let config = config(&[
+        "--workload=user-1",
+        "--captured-outbound=[::]:15001",
+        "--captured-inbound=0.0.0.0:15006",
+        "--mesh-cidrs=10.0.0.0/8,fd00::/8",
+        "--opaque-ports=3306,6000-6010",
+        "--pod-ips=10.1.2.3,fd00::3",
+        r#"--probes={"app/liveness": {"tcpSocket": {"port": 80}}}"#,
+    ])
+    .unwrap();
+    assert!(config.has_inbound());
+    let own = config.trust_domain.workload("shop", "user").unwrap();
+    assert_eq!(config.node_id(&own), "shop/user-1");
+    let ip = |text: &str| text.parse().unwrap();
+    assert!(config.capture.may_be_meshed(ip("10.9.9.9")) && config.capture.may_be_meshed(ip("fd12::1")));
+    assert!(!config.capture.may_be_meshed(ip("192.168.0.1")));
+    assert!(
+        config.capture.is_opaque(3306) && config.capture.is_opaque(6005) && !config.capture.is_opaque(80)
+    );
+}
+
+#[test]
+fn the_cluster_is_in_the_private_blocks_unless_it_is_said() {
+    let capture = config(&[]).unwrap().capture;
+    for (ip, inside) in [
+        ("10.0.0.1", true),
+        ("172.31.0.1", true),
+        ("100.64.0.1", true),
+        ("8.8.8.8", false),
+    ] {
+        assert_eq!(capture.may_be_meshed(ip.parse().unwrap()), inside, "{ip}");
+    }
+}
+
+#[test]
+fn mistakes_about_capture_are_told_together() {
+    assert_eq!(
+        problems(&[
+            "--captured-outbound=everywhere",
+            "--captured-inbound=[::]:15006",
+            "--mesh-cidrs=10.0.0.1/8",
+            "--opaque-ports=http",
+            "--pod-ips=me",
+            "--probes=[]",
+        ]),
+        [
+            "--captured-outbound",
+            "--mesh-cidrs",
+            "--opaque-ports",
+            "--pod-ips",
+            "--probes",
+            "--workload"
+        ]
+    );
+}

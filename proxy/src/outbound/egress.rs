@@ -36,7 +36,8 @@ async fn resolve(worker: &Worker, name: &str) -> Result<SocketAddr, Reason> {
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or(Reason::ConnectFailed)?;
-    if is_own(address, &worker.local.config.own_addresses) {
+    // Another host may well listen on a port that we listen on.
+    if is_own(address, &worker.local.config.own_addresses) && socket::is_local(address.ip()) {
         return Err(Reason::ConnectForbidden);
     }
     Ok(address)
@@ -66,7 +67,7 @@ fn outside(address: SocketAddr) -> Arc<Endpoint> {
 pub(super) fn passes_at_once(worker: &Worker, address: SocketAddr, name: &str) -> bool {
     let local = &worker.local;
     local.config.egress_allowed
-        && !local.config.may_be_meshed(address.ip())
+        && !local.config.capture.may_be_meshed(address.ip())
         && !local.published.is_connected()
         && matches!(local.published.load().lookup(name), Lookup::Pending)
 }

@@ -117,7 +117,7 @@ impl Client {
         let always = Always {
             node_id: config.node_id(identity.leaf.id()),
             inbound: config.has_inbound(),
-            must_be_known: config.captured_inbound.is_some(),
+            must_be_known: config.capture.inbound.is_some(),
             binds: config
                 .binds
                 .iter()

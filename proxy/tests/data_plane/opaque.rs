@@ -143,6 +143,26 @@ fn an_undeclared_port_tells_requests_from_bytes() {
 }
 
 #[test]
+fn a_request_for_a_tunnel_goes_to_the_destination_itself_or_nowhere() {
+    run(async {
+        let asked = "CONNECT user:80 HTTP/1.1\r\nHost: user:80\r\n\r\n";
+        let (client, _server) = broker(echo_at_end().await, Protocol::Detect);
+        let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, asked, "the destination may be a proxy itself");
+        let (app, journal) = http1(|_| ok("http")).await;
+        let (client, _server) = broker(app, Protocol::Http1);
+        let mut connection = Client::connect(client.binds[0]).await;
+        let answer = connection.send(asked).await.unwrap();
+        assert_eq!(answer.status, 403);
+        assert!(journal.borrow().is_empty());
+    });
+}
+
+#[test]
 fn a_tunnel_is_a_connection_like_any_other() {
     run(async {
         let (client, _server) = broker(echo_at_end().await, Protocol::Tcp);

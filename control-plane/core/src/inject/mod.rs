@@ -33,6 +33,7 @@ use thiserror::Error;
 
 use check::Pod;
 use record::{List, Record};
+pub(crate) use sidecar::STATUS_PORT;
 pub use text::TextError;
 pub(crate) use text::{Ports, ports};
 use tuning::{AnnotationError, Annotations, INJECTED, REPLACED, Tuning, ValueError};

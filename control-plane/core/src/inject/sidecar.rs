@@ -19,7 +19,7 @@ const INBOUND_PORT: u16 = 15006;
 /// Commands; loopback.
 const ADMIN_PORT: u16 = 15000;
 /// Readiness, metrics and the probes of applications.
-pub(super) const STATUS_PORT: u16 = 15020;
+pub(crate) const STATUS_PORT: u16 = 15020;
 
 /// All ports on which the sidecar listens.
 pub(super) const PORTS: [u16; 5] = [

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::service::TargetPort;
 use super::{Fact, ObjectName};
-use crate::inject::Ports;
+use crate::inject::{Ports, STATUS_PORT};
 use crate::resource::Name;
 
 /// A Pod, for its identity and its own side.
@@ -37,9 +37,9 @@ impl Pod {
         facts
     }
 
-    /// Whether the mesh has nothing to do with a port.
+    /// Whether the mesh has nothing to do with a port; with its sidecar's own it never has.
     pub fn skips(&self, port: u16) -> bool {
-        self.skipped.iter().any(|ports| ports.contains(port))
+        port == STATUS_PORT || self.skipped.iter().any(|ports| ports.contains(port))
     }
 
     /// Whether a port carries bytes.

@@ -106,6 +106,8 @@ fn a_port_that_the_sidecar_does_not_capture_is_outside_the_mesh() {
         identities(&mut catalog, METRICS),
         known(&[("10.1.0.1:9090", false)])
     );
+    let status = "10.1.0.1:15020";
+    assert_eq!(identities(&mut catalog, status), known(&[(status, false)]));
     let ports = inbound(&mut catalog, "shop/a").unwrap();
     assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [8080]);
 }
