@@ -25,6 +25,10 @@ const KINDS: [(&str, &str); 5] = [
 /// The actions that go over the network.
 const ACTIONS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
+/// How long the sidecar gives a hook, in seconds. The kubelet sets hooks no time of their own: `preStop` ends with the
+/// pod's grace period, and `postStart` may take as long as an application needs to begin.
+const HOOK_SECS: u64 = 300;
+
 /// The action that all others become.
 const HTTP: &str = "httpGet";
 
@@ -117,9 +121,14 @@ fn original(container: &Value, place: &str) -> Option<Result<Value, String>> {
         Err(name) => return Some(Err(name)),
     };
     action.insert("port".to_owned(), json!(port));
+    // The sidecar knows no difference between null and absent, and takes only the latter.
+    action.retain(|_, value| !value.is_null());
     let mut original = Map::from_iter([(key.clone(), Value::Object(action))]);
-    if let Some(timeout) = probe.get("timeoutSeconds").filter(|timeout| !timeout.is_null()) {
-        original.insert("timeoutSeconds".to_owned(), timeout.clone());
+    let is_hook = place.starts_with("/lifecycle/");
+    let timeout = is_hook.then(|| json!(HOOK_SECS));
+    let timeout = timeout.or_else(|| probe.get("timeoutSeconds").cloned());
+    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_null()) {
+        original.insert("timeoutSeconds".to_owned(), timeout);
     }
     Some(Ok(Value::Object(original)))
 }

@@ -129,7 +129,7 @@ fn probes_go_through_the_status_port() {
         "httpGet": { "path": "/live?$(X)", "port": "http", "scheme": "HTTPS", "httpHeaders": [{ "name": "a", "value": "b" }] },
         "timeoutSeconds": 3, "periodSeconds": 7,
     });
-    container["readinessProbe"] = json!({ "tcpSocket": { "port": "9000" } });
+    container["readinessProbe"] = json!({ "tcpSocket": { "port": "9000", "host": null } });
     container["startupProbe"] = json!({ "grpc": { "port": 9001, "service": "cart" }, "httpGet": null });
     container["lifecycle"] = json!({
         "preStop": { "httpGet": { "port": 8080, "path": "/bye" } },
@@ -169,7 +169,7 @@ fn probes_go_through_the_status_port() {
             },
             "cart/readiness": { "tcpSocket": { "port": 9000 } },
             "cart/startup": { "grpc": { "port": 9001, "service": "cart" } },
-            "cart/preStop": { "httpGet": { "port": 8080, "path": "/bye" } },
+            "cart/preStop": { "httpGet": { "port": 8080, "path": "/bye" }, "timeoutSeconds": 300 },
             "cache/startup": { "tcpSocket": { "port": 1 } },
         })
     );
