@@ -1,6 +1,7 @@
 //! Against a real API server: what the control plane reads, writes and answers there.
 
 mod forged;
+mod injection;
 mod install;
 mod leader;
 mod place;
