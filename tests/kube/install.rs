@@ -96,7 +96,14 @@ async fn without_an_injector_only_pods_of_the_mesh_wait() {
     let label = ["label", "namespace", &meshed, "weft.dev/inject=enabled"];
     kubernetes.kubectl(&label).await.unwrap();
     for namespace in [meshed.as_str(), &other, "kube-system", "weft-system"] {
-        let account = ["wait", "--for=create", "sa/default", "-n", namespace, "--timeout=60s"];
+        let account = [
+            "wait",
+            "--for=create",
+            "sa/default",
+            "-n",
+            namespace,
+            "--timeout=60s",
+        ];
         kubernetes.kubectl(&account).await.expect("pods need an account");
     }
     let inject = |value: &str| format!(", annotations: {{weft.dev/inject: {value}}}");

@@ -1,5 +1,6 @@
 //! Against a real API server: what the control plane reads, writes and answers there.
 
+mod check;
 mod forged;
 mod injection;
 mod install;
@@ -7,6 +8,8 @@ mod leader;
 mod place;
 mod root;
 mod server;
+mod status;
 mod tokens;
 mod trust;
+mod validation;
 mod watch;

@@ -113,6 +113,7 @@ proptest! {
             };
             prop_assert_eq!(value, fresh.resolve(key.kind, &key.name, namespace).value);
         }
+        prop_assert_eq!(catalog.built(), fresh.built());
     }
 
     /// Events about different things may come in any order.
