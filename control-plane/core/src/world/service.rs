@@ -21,7 +21,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Labels of the workloads behind it; empty: it selects none by itself.
     pub selector: BTreeMap<Name, Name>,
-    /// `trafficDistribution` asks for closeness.
+    /// `trafficDistribution` asks for closeness: the caller's zone first. `PreferSameNode` means that too, as a node is in
+    /// one zone, and endpoints are told apart by zone only.
     pub prefer_zone: bool,
 }
 
