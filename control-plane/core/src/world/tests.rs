@@ -10,6 +10,7 @@ fn service(namespace: &str, name: &str, ip: u8) -> Item {
         name: ObjectName::new(namespace, name),
         created: Created::default(),
         cluster_ips: BTreeSet::from([[10, 0, 0, ip].into()]),
+        ipv6_first: false,
         ports: vec![ServicePort {
             name: "".into(),
             port: 80,
