@@ -119,15 +119,13 @@ fn narrow(line: [String; 11]) -> [String; 9] {
         p99,
         retries,
     ] = line;
-    let protocol = if protocol == "PROTOCOL" {
-        "PROTO".to_owned()
-    } else {
-        protocol
+    let or = |text: String, long: &str, short: &str| {
+        if text == long { short.to_owned() } else { text }
     };
     [
         source,
-        destination,
-        protocol,
+        or(destination, "DESTINATION", "DEST"),
+        or(protocol, "PROTOCOL", "PROTO"),
         mtls,
         rate,
         success,

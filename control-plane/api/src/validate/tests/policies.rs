@@ -201,7 +201,7 @@ mode: strict"#,
 mode: Strict"#,
         &[
             "5:3: error: MeshTLSPolicy shop/m: spec.targetRefs: the same target is named twice",
-            "5:55: error: MeshTLSPolicy shop/m: spec.targetRefs[0].port: is no field here; remove it, or correct its name: group, kind, name or sectionName",
+            "5:55: error: MeshTLSPolicy shop/m: spec.targetRefs[0].port: is no field that exists here; remove it, or write group, kind, name or sectionName",
         ],
     ),
 ];
