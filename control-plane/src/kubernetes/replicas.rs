@@ -120,11 +120,11 @@ impl Asker {
             }
             let others = self.ask_all().await;
             known.send_if_modified(|before| {
-                let changed = before.as_deref() != Some(&others);
-                if changed {
+                let differ = before.as_deref() != Some(&others);
+                if differ {
                     *before = Some(Arc::new(others));
                 }
-                changed
+                differ
             });
         }
     }
@@ -241,7 +241,7 @@ fn of_slice(slice: &EndpointSlice, own: &str) -> Vec<(Name, SocketAddr)> {
     let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else {
         return Vec::new();
     };
-    let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
+    let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
         let address = endpoint.addresses.first()?.parse().ok()?;
         let pod = endpoint.target_ref.as_ref()?.name.as_deref()?;
         (pod != own).then(|| (Name::from(pod), SocketAddr::new(address, port)))

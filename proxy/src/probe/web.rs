@@ -1,5 +1,6 @@
 //! HTTP and HTTPS probes.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -77,7 +78,8 @@ fn path(written: &str) -> String {
         if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
             path.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            // Writing to a String never fails.
+            let _ = write!(path, "%{byte:02X}");
         }
     }
     path
