@@ -160,6 +160,8 @@ fn environment(values: &Values, tuning: &Tuning, probes: &str) -> Vec<Value> {
         from_pod("WEFT_NAMESPACE", "metadata.namespace"),
         from_pod("WEFT_WORKLOAD", "metadata.name"),
         from_pod("WEFT_POD_IPS", "status.podIPs"),
+        // The kubelet's API server copies it from the node (from 1.35 on); where it doesn't, the zone is unknown.
+        from_pod("WEFT_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
     ];
     variables.extend(plain.map(|(name, value)| json!({ "name": name, "value": value })));
     variables
