@@ -7,27 +7,27 @@ use std::time::Duration;
 use crate::net::Namespace;
 
 /// How long a client waits for anything; far above what it takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What an application answered about the request that it saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// The status of the answer, whoever gave it.
-    pub status: u16,
+    pub(crate) status: u16,
     /// `proxy-status`, where a proxy answered itself.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The name of the application.
-    pub app: String,
+    pub(crate) app: String,
     /// Whom it saw.
-    pub peer: String,
+    pub(crate) peer: String,
     /// Whose identity it was told.
-    pub client: String,
+    pub(crate) client: String,
     /// Which `Host` it was asked for.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 /// Accepts at `address` for ever, and hands each connection to `serve` on a thread of its own.
-pub fn listen(namespace: &Namespace, address: SocketAddr, serve: fn(&str, TcpStream), name: &str) {
+pub(crate) fn listen(namespace: &Namespace, address: SocketAddr, serve: fn(&str, TcpStream), name: &str) {
     let listener = namespace.within(|| TcpListener::bind(address).expect("a free port"));
     let name = name.to_owned();
     std::thread::spawn(move || {
@@ -39,19 +39,19 @@ pub fn listen(namespace: &Namespace, address: SocketAddr, serve: fn(&str, TcpStr
 }
 
 /// An HTTP application on every address that answers what it saw.
-pub fn web(namespace: &Namespace, port: u16, name: &str) {
+pub(crate) fn web(namespace: &Namespace, port: u16, name: &str) {
     for ip in ["0.0.0.0", "::"] {
         listen(namespace, address(ip, port), answer, name);
     }
 }
 
 /// The address of a port.
-pub fn address(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("an address"), port)
 }
 
 /// One request, and its answer.
-pub fn answer(name: &str, mut stream: TcpStream) {
+pub(crate) fn answer(name: &str, mut stream: TcpStream) {
     let peer = stream
         .peer_addr()
         .map(|peer| peer.ip().to_canonical().to_string());
@@ -85,7 +85,7 @@ fn read_head(stream: &TcpStream) -> Option<Vec<String>> {
 }
 
 /// Says `220 <name> ready` first, then echoes.
-pub fn greet(name: &str, mut stream: TcpStream) {
+pub(crate) fn greet(name: &str, mut stream: TcpStream) {
     if stream
         .write_all(format!("220 {name} ready\r\n").as_bytes())
         .is_ok()
@@ -95,26 +95,27 @@ pub fn greet(name: &str, mut stream: TcpStream) {
 }
 
 /// Echoes.
-pub fn echo(_: &str, stream: TcpStream) {
+#[allow(clippy::needless_pass_by_value)] // It has the shape of all servers here.
+pub(crate) fn echo(_: &str, stream: TcpStream) {
     let (mut from, mut to) = (&stream, &stream);
     let _ = io::copy(&mut from, &mut to);
     let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// A connection from `namespace`.
-pub fn connect(namespace: &Namespace, to: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect(namespace: &Namespace, to: SocketAddr) -> io::Result<TcpStream> {
     let stream = namespace.within(|| TcpStream::connect_timeout(&to, PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
 /// Asks for `/` from `namespace`.
-pub fn get(namespace: &Namespace, to: SocketAddr, host: &str) -> io::Result<Reply> {
+pub(crate) fn get(namespace: &Namespace, to: SocketAddr, host: &str) -> io::Result<Reply> {
     ask(connect(namespace, to)?, host)
 }
 
 /// Asks for `/` on a connection.
-pub fn ask(mut stream: TcpStream, host: &str) -> io::Result<Reply> {
+pub(crate) fn ask(mut stream: TcpStream, host: &str) -> io::Result<Reply> {
     write!(
         stream,
         "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
@@ -144,7 +145,7 @@ pub fn ask(mut stream: TcpStream, host: &str) -> io::Result<Reply> {
 }
 
 /// Whether a connection from `namespace` is refused, or ends before it says anything.
-pub fn refused(namespace: &Namespace, to: SocketAddr) -> bool {
+pub(crate) fn refused(namespace: &Namespace, to: SocketAddr) -> bool {
     let Ok(mut stream) = connect(namespace, to) else {
         return true;
     };
@@ -154,6 +155,6 @@ pub fn refused(namespace: &Namespace, to: SocketAddr) -> bool {
 }
 
 /// The canonical text of an address, as applications report it.
-pub fn shown(ip: IpAddr) -> String {
+pub(crate) fn shown(ip: IpAddr) -> String {
     ip.to_canonical().to_string()
 }

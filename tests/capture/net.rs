@@ -11,13 +11,13 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace.
-pub struct Namespace {
+pub(crate) struct Namespace {
     holder: Child,
 }
 
 impl Namespace {
     /// A new one, with loopback only.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut holder = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())
@@ -44,7 +44,7 @@ impl Namespace {
     }
 
     /// The arguments that run a program in it, before the program's own.
-    pub fn enter(&self) -> Vec<String> {
+    pub(crate) fn enter(&self) -> Vec<String> {
         let pid = self.pid();
         ["nsenter", "--target", &pid, "--net", "--"]
             .map(str::to_owned)
@@ -52,7 +52,7 @@ impl Namespace {
     }
 
     /// Runs a program in it to its end.
-    pub fn run(&self, command: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &[&str]) -> Output {
         let enter = self.enter();
         Command::new(&enter[0])
             .args(&enter[1..])
@@ -63,7 +63,7 @@ impl Namespace {
     }
 
     /// Runs a program that must succeed, and returns what it printed.
-    pub fn must(&self, command: &[&str]) -> String {
+    pub(crate) fn must(&self, command: &[&str]) -> String {
         let output = self.run(command);
         assert!(
             output.status.success(),
@@ -75,7 +75,7 @@ impl Namespace {
     }
 
     /// Runs `work` on a thread in it, to its end.
-    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 self.move_here();
@@ -103,31 +103,31 @@ impl Drop for Namespace {
 }
 
 /// The node: it routes between pods, and has addresses that stand for the world outside.
-pub struct Node {
+pub(crate) struct Node {
     /// Its namespace.
-    pub namespace: Namespace,
+    pub(crate) namespace: Namespace,
     pods: std::cell::Cell<u8>,
 }
 
 /// An address of the world outside, which the node has itself.
-pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+pub(crate) const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 
 /// An IPv6 address of the world outside.
-pub const OUTSIDE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+pub(crate) const OUTSIDE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// Where the control plane is: an address of the node.
-pub const CONTROL_PLANE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+pub(crate) const CONTROL_PLANE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 
 /// A pod's addresses.
 #[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    pub ipv4: IpAddr,
-    pub ipv6: IpAddr,
+pub(crate) struct Addresses {
+    pub(crate) ipv4: IpAddr,
+    pub(crate) ipv6: IpAddr,
 }
 
 impl Node {
     /// A node without pods.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let namespace = Namespace::new();
         namespace.must(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         namespace.must(&["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
@@ -142,7 +142,7 @@ impl Node {
     }
 
     /// A new pod's namespace, with a link to the node, and its addresses.
-    pub fn pod(&self) -> (Namespace, Addresses) {
+    pub(crate) fn pod(&self) -> (Namespace, Addresses) {
         let number = self.pods.get() + 1;
         self.pods.set(number);
         let pod = Namespace::new();

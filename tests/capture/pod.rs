@@ -14,41 +14,41 @@ use weft_tests::process::{Process, weft_binary};
 use crate::net::{Addresses, CONTROL_PLANE, Namespace, Node};
 
 /// The uid that the proxy runs as.
-pub const PROXY_UID: u32 = 2102;
+pub(crate) const PROXY_UID: u32 = 2102;
 /// Where the control plane serves xDS.
 const XDS: SocketAddr = SocketAddr::new(CONTROL_PLANE, 15010);
 
 /// A node with a control plane.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The node.
-    pub node: Node,
+    pub(crate) node: Node,
     /// What is written into manifests.
     manifests: RefCell<String>,
     directory: TempDir,
     /// The control plane, once it runs.
-    pub control_plane: Option<Process>,
+    pub(crate) control_plane: Option<Process>,
 }
 
 /// A pod, with or without a sidecar.
-pub struct Pod {
+pub(crate) struct Pod {
     /// Its name and account.
-    pub name: String,
+    pub(crate) name: String,
     /// Its network namespace.
-    pub namespace: Namespace,
+    pub(crate) namespace: Namespace,
     /// Its addresses.
-    pub addresses: Addresses,
+    pub(crate) addresses: Addresses,
     /// Its proxy, if it has one.
-    pub proxy: Option<Process>,
+    pub(crate) proxy: Option<Process>,
     /// What the proxy said about its listeners.
-    pub listening: Value,
+    pub(crate) listening: Value,
 }
 
 /// A port of a Service: name, port, the pods' port, and `appProtocol` if there is one.
-pub type ServicePort<'a> = (&'a str, u16, u16, Option<&'a str>);
+pub(crate) type ServicePort<'a> = (&'a str, u16, u16, Option<&'a str>);
 
 impl Cluster {
     /// A node without pods, and no control plane yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("the temporary folder is writable");
         open_to_all(directory.path());
         std::fs::create_dir(directory.path().join("manifests")).expect("a new folder");
@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// A pod that is part of the mesh: the control plane knows it, and `meshed` makes it so.
-    pub fn pod(&self, name: &str) -> Pod {
+    pub(crate) fn pod(&self, name: &str) -> Pod {
         let pod = self.stranger(name);
         let Addresses { ipv4, ipv6 } = pod.addresses;
         self.manifest(&format!(
@@ -73,7 +73,7 @@ impl Cluster {
     }
 
     /// A pod that nobody but the network knows.
-    pub fn stranger(&self, name: &str) -> Pod {
+    pub(crate) fn stranger(&self, name: &str) -> Pod {
         let (namespace, addresses) = self.node.pod();
         Pod {
             name: name.to_owned(),
@@ -85,7 +85,7 @@ impl Cluster {
     }
 
     /// A Service with the cluster addresses `10.96.0.<number>` and `fd96::<number>`, of which `pods` are the endpoints.
-    pub fn service(&self, name: &str, number: u8, ports: &[ServicePort<'_>], pods: &[&Pod]) {
+    pub(crate) fn service(&self, name: &str, number: u8, ports: &[ServicePort<'_>], pods: &[&Pod]) {
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
              spec:\n  clusterIP: 10.96.0.{number}\n  clusterIPs: ['10.96.0.{number}', 'fd96::{number}']\n  \
@@ -128,14 +128,14 @@ impl Cluster {
     }
 
     /// Adds a manifest.
-    pub fn manifest(&self, text: &str) {
+    pub(crate) fn manifest(&self, text: &str) {
         let mut manifests = self.manifests.borrow_mut();
         manifests.push_str("---\n");
         manifests.push_str(text);
     }
 
     /// Starts the control plane on what was said so far.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         std::fs::write(self.path("manifests/all.yaml"), &*self.manifests.borrow()).expect("writable");
         let mut arguments = self.node.namespace.enter();
         arguments.push(weft_binary().display().to_string());
@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     /// Captures the pod's connections and starts its proxy, and waits until it is ready.
-    pub async fn mesh(&self, pod: &mut Pod, init: &[&str], run: &[&str]) {
+    pub(crate) async fn mesh(&self, pod: &mut Pod, init: &[&str], run: &[&str]) {
         self.mesh_starting(pod, init, run).await;
         if let Some(proxy) = &mut pod.proxy {
             proxy.says("ready").await;
@@ -160,7 +160,7 @@ impl Cluster {
     }
 
     /// Captures the pod's connections and starts its proxy, and waits until it listens.
-    pub async fn mesh_starting(&self, pod: &mut Pod, init: &[&str], run: &[&str]) {
+    pub(crate) async fn mesh_starting(&self, pod: &mut Pod, init: &[&str], run: &[&str]) {
         pod.init(init);
         let mut process = self.process(&pod.name, &self.arguments(pod, run));
         pod.listening = process.says("listening").await;
@@ -245,7 +245,7 @@ impl Cluster {
 
 impl Pod {
     /// Puts capture in force.
-    pub fn init(&self, flags: &[&str]) {
+    pub(crate) fn init(&self, flags: &[&str]) {
         let mut command = init();
         command.extend(flags.iter().map(ToString::to_string));
         self.namespace
@@ -253,22 +253,22 @@ impl Pod {
     }
 
     /// A port of the pod's IPv4 address.
-    pub fn at(&self, port: u16) -> SocketAddr {
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.addresses.ipv4, port)
     }
 
     /// A port of each of the pod's addresses.
-    pub fn both(&self, port: u16) -> [SocketAddr; 2] {
+    pub(crate) fn both(&self, port: u16) -> [SocketAddr; 2] {
         [self.addresses.ipv4, self.addresses.ipv6].map(|ip| SocketAddr::new(ip, port))
     }
 
     /// Its identity.
-    pub fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         format!("spiffe://cluster.local/ns/shop/sa/{}", self.name)
     }
 
     /// Waits until the proxy knows that the control plane is gone.
-    pub fn disconnected(&self) {
+    pub(crate) fn disconnected(&self) {
         let deadline = std::time::Instant::now() + crate::app::PATIENCE;
         while self.admin("/config").contains("\"connected\": true") {
             assert!(std::time::Instant::now() < deadline, "{}", self.admin("/config"));
@@ -281,12 +281,12 @@ impl Pod {
     }
 
     /// The proxy's metrics.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.page("/metrics").1
     }
 
     /// A page of the proxy's status port: status and text.
-    pub fn page(&self, path: &str) -> (u16, String) {
+    pub(crate) fn page(&self, path: &str) -> (u16, String) {
         self.ask(15020, path)
     }
 
@@ -308,7 +308,7 @@ impl Pod {
 }
 
 /// The command that puts capture in force, without flags.
-pub fn init() -> Vec<String> {
+pub(crate) fn init() -> Vec<String> {
     vec![
         weft_binary().display().to_string(),
         "proxy".to_owned(),
@@ -317,7 +317,7 @@ pub fn init() -> Vec<String> {
 }
 
 /// The addresses of the Service with this number.
-pub fn cluster_ips(number: u8, port: u16) -> [SocketAddr; 2] {
+pub(crate) fn cluster_ips(number: u8, port: u16) -> [SocketAddr; 2] {
     let ips: [IpAddr; 2] = [
         format!("10.96.0.{number}").parse().expect("an address"),
         format!("fd96::{number}").parse().expect("an address"),

@@ -107,8 +107,8 @@ fn each_flag_has_its_objects() {
     ];
     for (flag, expected) in takes {
         let found = names(&objects(&[&format!("--set={flag}=false")]));
-        let taken: BTreeSet<_> = set(&ALWAYS).difference(&found).cloned().collect();
-        assert_eq!(taken, set(expected), "{flag}");
+        let missing: BTreeSet<_> = set(&ALWAYS).difference(&found).cloned().collect();
+        assert_eq!(missing, set(expected), "{flag}");
     }
 }
 
@@ -139,10 +139,10 @@ fn the_image_goes_by_its_digest_and_else_by_a_tag() {
     assert_eq!(image(&by_digest), format!("ghcr.io/weft-mesh/weft@{digest}"));
 }
 
-/// The settings that the control plane reads from its ConfigMap.
+/// The settings that the control plane reads from its `ConfigMap`.
 fn sidecars(objects: &[Value]) -> inject::Values {
     let text = find(objects, "ConfigMap", "weft-injection")["data"]["values.yaml"].as_str();
-    serde_yaml::from_str(text.unwrap()).unwrap()
+    serde_yaml::from_str(text.expect("a text")).expect("the settings")
 }
 
 #[test]

@@ -21,12 +21,12 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 /// Names of metrics that the programs record: whole strings in their sources.
 fn recorded(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             recorded(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
+            let text = fs::read_to_string(&path).expect("a source");
             found.extend(
                 text.split('"')
                     .filter(|word| word.starts_with("weft_"))

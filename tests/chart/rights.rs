@@ -56,10 +56,12 @@ fn listed(text: &str) -> BTreeSet<String> {
 fn granted(role: &Value) -> BTreeSet<String> {
     let texts = |value: &Value| -> Vec<String> {
         let values = value.as_array().into_iter().flatten();
-        values.map(|one| one.as_str().unwrap().to_owned()).collect()
+        values
+            .map(|one| one.as_str().expect("a text").to_owned())
+            .collect()
     };
     let mut found = BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
+    for rule in role["rules"].as_array().expect("rules") {
         let mut names: Vec<_> = texts(&rule["resourceNames"])
             .iter()
             .map(|name| format!("[{name}]"))

@@ -89,12 +89,11 @@ pub(crate) fn rsa_16384_csr() -> Vec<u8> {
 /// One value in DER.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
-    let length = match u8::try_from(length) {
-        Ok(short @ 0..0x80) => vec![short],
-        _ => {
-            let bytes = u16::try_from(length).expect("less than 64 KiB").to_be_bytes();
-            vec![0x82, bytes[0], bytes[1]]
-        }
+    let length = if let Ok(short @ 0..0x80) = u8::try_from(length) {
+        vec![short]
+    } else {
+        let bytes = u16::try_from(length).expect("less than 64 KiB").to_be_bytes();
+        vec![0x82, bytes[0], bytes[1]]
     };
     [&[tag][..], &length, content].concat()
 }

@@ -20,7 +20,10 @@ async fn install(kubernetes: &Kubernetes, settings: &[&str]) {
         "--namespace=weft-system",
         "--create-namespace",
     ];
-    let installed = kubernetes.helm(&[&always, settings].concat()).await.unwrap();
+    let installed = kubernetes
+        .helm(&[&always, settings].concat())
+        .await
+        .expect("helm installs");
     assert!(installed.contains("weft check"), "the next command: {installed}");
     let wait = [
         "wait",

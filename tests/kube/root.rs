@@ -99,7 +99,8 @@ async fn a_supplied_authority_below_a_root_signs() {
     let data = supplied();
     let root = data["ca.crt"].clone();
     // It comes after the control plane, which waits.
-    let (authority, _) = tokio::join!(root::open(&cluster, &domain()), async {
+    let domain = domain();
+    let (authority, _) = tokio::join!(root::open(&cluster, &domain), async {
         secrets
             .create(&PostParams::default(), &secret(data))
             .await
@@ -128,16 +129,16 @@ fn what_can_not_be_an_authority_is_refused_with_the_reason() {
     let cases: [(&str, Change); 7] = [
         ("has no tls.key", |data| drop(data.remove("tls.key"))),
         ("has no ca.crt", |data| {
-            drop(data.insert("ca.crt".into(), ByteString(Vec::new())))
+            drop(data.insert("ca.crt".into(), ByteString(Vec::new())));
         }),
         ("is of another key", |data| {
-            drop(data.insert("tls.key".into(), supplied()["tls.key"].clone()))
+            drop(data.insert("tls.key".into(), supplied()["tls.key"].clone()));
         }),
         ("is not accepted by those who trust", |data| {
             drop(data.insert("ca.crt".into(), supplied()["ca.crt"].clone()));
         }),
         ("it holds no certificate", |data| {
-            drop(data.insert("tls.crt".into(), ByteString(b"x".to_vec())))
+            drop(data.insert("tls.crt".into(), ByteString(b"x".to_vec())));
         }),
         (
             "the root's key in Secret weft-ca (tls.key) can't be used",

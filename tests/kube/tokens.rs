@@ -70,8 +70,8 @@ impl Place {
         pod: Option<&Pod>,
     ) -> Result<String, kube::Error> {
         let request = TokenRequest {
-            spec: TokenRequestSpec {
-                audiences: audiences.iter().map(ToString::to_string).collect(),
+            spec: Some(TokenRequestSpec {
+                audiences: Some(audiences.iter().map(ToString::to_string).collect()),
                 bound_object_ref: pod.map(|pod| BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Pod".to_owned()),
@@ -79,14 +79,15 @@ impl Place {
                     uid: pod.uid(),
                 }),
                 expiration_seconds: Some(600),
-            },
+            }),
             ..TokenRequest::default()
         };
         let made = self
             .accounts
             .create_token_request(account, &PostParams::default(), &request)
             .await?;
-        Ok(made.status.expect("a token request is answered").token)
+        let token = made.status.and_then(|status| status.token);
+        Ok(token.expect("a token request is answered"))
     }
 }
 
@@ -193,7 +194,7 @@ async fn an_expired_token_and_another_issuers_are_refused() {
         Refusal::Refused(_)
     ));
     let other = signer.sign(&token, |claims| {
-        claims["iss"] = json!("https://elsewhere.example")
+        claims["iss"] = json!("https://elsewhere.example");
     });
     assert!(matches!(
         refused(reviewer.check(&other).await),

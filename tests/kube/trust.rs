@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_control_plane::kubernetes::leader::stand;
 use weft_control_plane::kubernetes::trust::{CONFIG_MAP, KEY, publish};
@@ -25,7 +26,8 @@ async fn the_bundle_is_where_the_mesh_is() {
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());
     let _standing = tokio::spawn(standing);
-    let publishing = tokio::spawn(publish(cluster.clone(), issuing.clone(), leadership));
+    let (distributed, _) = watch::channel(None);
+    let publishing = tokio::spawn(publish(cluster.clone(), issuing.clone(), leadership, distributed));
     cluster.meshing.change(|meshed| {
         for (name, label) in [
             (&own, false),

@@ -128,10 +128,10 @@ async fn change(kubernetes: &Kubernetes, range: std::ops::Range<usize>, make: bo
         tasks.spawn(async move {
             let name = format!("s{index}");
             if make {
-                let made = services.create(&PostParams::default(), &service(index)).await;
-                made.expect("a Service is made");
-                let made = slices.create(&PostParams::default(), &slice(index)).await;
-                made.expect("a slice is made");
+                let created = services.create(&PostParams::default(), &service(index)).await;
+                created.expect("a Service is made");
+                let created = slices.create(&PostParams::default(), &slice(index)).await;
+                created.expect("a slice is made");
             } else {
                 let gone = slices.delete(&name, &DeleteParams::default()).await;
                 gone.expect("a slice is deleted");
@@ -154,9 +154,9 @@ async fn start(kubernetes: &Kubernetes) -> [tokio::process::Child; 2] {
     let etcd = kubernetes.start_component("etcd");
     let server = kubernetes.start_component("kube-apiserver");
     let file = kubernetes.kubeconfig().display();
-    let serves =
-        format!("until kubectl --kubeconfig {file} get --raw /readyz; do sleep 0.1; done 2>/dev/null");
-    let answers = kubernetes.tool("bash", &["-c", &serves], "");
+    let wait = format!("until kubectl --kubeconfig {file} get --raw /readyz; do sleep 0.1; done 2>/dev/null");
+    let wait = ["-c", &*wait];
+    let answers = kubernetes.tool("bash", &wait, "");
     let answers = tokio::time::timeout(PATIENCE, answers).await;
     answers.expect("it comes back").expect("it serves");
     [etcd, server]

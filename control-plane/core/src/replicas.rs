@@ -110,21 +110,24 @@ mod tests {
         }
     }
 
-    fn report(bundle: &str, generation: i64) -> Option<Arc<Report>> {
-        Some(Arc::new(Report {
+    fn report(bundle: &str, generation: i64) -> Arc<Report> {
+        Arc::new(Report {
             roots: Roots {
                 bundle: bundle.to_owned(),
                 issuer: "i".to_owned(),
                 count: count(3, 3),
             },
             objects: BTreeMap::from([("route".to_owned(), (Some(generation), count(2, 2)))]),
-        }))
+        })
     }
 
     #[test]
     fn what_another_generation_confirmed_is_not_this_one() {
         let mut others = Others {
-            heard: BTreeMap::from([("b".into(), report("x", 7)), ("c".into(), report("y", 6))]),
+            heard: BTreeMap::from([
+                ("b".into(), Some(report("x", 7))),
+                ("c".into(), Some(report("y", 6))),
+            ]),
             listed: true,
         };
         let taken = others.taken("route", Some(7), count(1, 1));

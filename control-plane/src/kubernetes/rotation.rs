@@ -93,7 +93,7 @@ impl Driver {
                 Err(StepError::Write(error)) if error.is_conflict() => {}
                 Ok(()) | Err(StepError::Write(WriteError::NotLeading)) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the exchange of the root is held up; it is tried again")
+                    tracing::warn!(%error, "the exchange of the root is held up; it is tried again");
                 }
             }
         }

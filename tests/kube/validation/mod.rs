@@ -28,7 +28,7 @@ const TARGET: &str = "targetRefs: [{group: \"\", kind: Service, name: user}]\n";
 
 fn indented(text: &str, by: usize) -> String {
     let pad = " ".repeat(by);
-    text.lines().map(|line| format!("{pad}{line}\n")).collect()
+    text.lines().flat_map(|line| [pad.as_str(), line, "\n"]).collect()
 }
 
 fn route(kind: &str, spec: &str) -> String {

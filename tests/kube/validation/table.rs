@@ -161,7 +161,7 @@ pub(super) const GRPC_RULES: &[&str] = &[
     "retry: {attempts: 1}",
 ];
 
-/// TrafficPolicies, beside their targets.
+/// `TrafficPolicy`s, beside their targets.
 pub(super) const TRAFFIC_POLICIES: &[&str] = &[
     "",
     "balancer: {}",
@@ -207,7 +207,7 @@ pub(super) const TRAFFIC_POLICIES: &[&str] = &[
     "limits: null",
 ];
 
-/// MeshTLSPolicies.
+/// `MeshTLSPolicy`s.
 pub(super) const MESH_TLS_POLICIES: &[&str] = &[
     "targetRefs: [{group: \"\", kind: Namespace, name: shop}]\nmode: Strict",
     "targetRefs: [{group: \"\", kind: Service, name: user}]\nmode: Permissive",

@@ -126,7 +126,7 @@ async fn load(targets: &Targets) -> Result<(), String> {
             _ = ticks.tick() => println!("{}", serde_json::json!({ "sent": load.sent(), "failed": load.failed() })),
         }
     }
-    let Tally { sent, failures } = load.stop().await;
+    let Tally { sent, failures, .. } = load.stop().await;
     println!(
         "{}",
         serde_json::json!({ "total": { "sent": sent, "failures": failures } })

@@ -161,17 +161,16 @@ fn surprise(request: &Request, reason: Unmeshed) -> Option<Surprise> {
         .into_iter()
         .flatten()
         .find(|owner| owner.get("controller") == Some(&Value::Bool(true)));
-    let regarding = match owner {
-        Some(owner) => (
+    let regarding = if let Some(owner) = owner {
+        (
             text(owner, "apiVersion")?,
             text(owner, "kind")?,
             text(owner, "name")?,
             text(owner, "uid"),
-        ),
-        None => {
-            let name = text(request.object.get("metadata")?, "name")?;
-            ("v1".to_owned(), "Pod".to_owned(), name, None)
-        }
+        )
+    } else {
+        let name = text(request.object.get("metadata")?, "name")?;
+        ("v1".to_owned(), "Pod".to_owned(), name, None)
     };
     reason.is_surprising().then(|| Surprise {
         namespace: request.namespace.clone(),

@@ -111,7 +111,7 @@ impl Fake {
         self.lock().store.objects.clone()
     }
 
-    pub(super) fn put(&self, name: &str, spec: Value) {
+    pub(super) fn put(&self, name: &str, spec: &Value) {
         let mut inner = self.lock();
         inner.store.version += 1;
         let version = inner.store.version;

@@ -112,7 +112,7 @@ fn service(port: u16) -> Value {
 async fn settled() -> Site {
     let mut site = Site::begin(Kind::Service, None);
     for name in ["a", "b", "c", "d", "e"] {
-        site.fake.put(name, service(80));
+        site.fake.put(name, &service(80));
     }
     site.settle().await;
     site.agrees();
@@ -123,8 +123,8 @@ async fn settled() -> Site {
 /// Whatever changes while nobody hears of it.
 fn change(fake: &Fake) {
     fake.delete("b");
-    fake.put("c", service(81));
-    fake.put("f", service(82));
+    fake.put("c", &service(81));
+    fake.put("f", &service(82));
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +240,7 @@ async fn without_streaming_a_list_comes_in_pages() {
     let mut site = Site::begin(Kind::Service, None);
     site.fake.never_stream();
     for name in ["a", "b", "c", "d", "e"] {
-        site.fake.put(name, service(80));
+        site.fake.put(name, &service(80));
     }
     site.settle().await;
     site.agrees();
@@ -254,8 +254,8 @@ async fn without_streaming_a_list_comes_in_pages() {
 async fn an_object_that_cannot_be_read_spoils_no_other() {
     let mut site = Site::begin(Kind::HttpRoute, None);
     let route = |kind: &str| json!({ "rules": [{ "filters": [{ "type": kind }] }] });
-    site.fake.put("good", route("URLRewrite"));
-    site.fake.put("bad", route("FromTheFuture"));
+    site.fake.put("good", &route("URLRewrite"));
+    site.fake.put("bad", &route("FromTheFuture"));
     site.settle().await;
     assert!(
         matches!(site.held["good"], Found::Object(_)),
@@ -266,7 +266,7 @@ async fn an_object_that_cannot_be_read_spoils_no_other() {
         panic!("{:?}", site.held["bad"])
     };
     assert!(why.why.contains("FromTheFuture"), "{why}");
-    site.fake.put("bad", route("URLRewrite"));
+    site.fake.put("bad", &route("URLRewrite"));
     site.settle().await;
     assert!(matches!(site.held["bad"], Found::Object(_)));
     assert_eq!(site.faults, [""; 0]);
@@ -277,7 +277,7 @@ async fn a_kind_comes_and_goes_with_its_definition() {
     let name = "httproutes.gateway.networking.k8s.io".to_owned();
     let (definitions, known) = watch::channel(None);
     let mut site = Site::begin(Kind::HttpRoute, Some(Presence::new(name.clone(), known)));
-    site.fake.put("r", json!({}));
+    site.fake.put("r", &json!({}));
     site.settle().await;
     assert_eq!((site.absent, site.fake.requests()), (0, 0), "nobody knows yet");
     definitions.send_replace(Some(vec!["other".to_owned()]));
