@@ -208,7 +208,8 @@ impl Election {
 
     /// Writes a claim over the version that it names; returns the version that it has then.
     async fn write(&self, claim: &Claim) -> kube::Result<String> {
-        let now = Timestamp::now().to_string();
+        // A lease takes microseconds, exactly.
+        let now = format!("{:.6}", Timestamp::now());
         let mut spec = json!({
             "holderIdentity": claim.holder.as_deref(),
             "leaseDurationSeconds": LEASE.as_secs(),
