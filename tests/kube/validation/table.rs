@@ -8,6 +8,14 @@ pub(super) const STRICTER: &[(&str, &str)] = &[
         "an API server doesn't compile them",
     ),
     (
+        "already; let them differ",
+        "names of headers mean the same in either case; an API server compares them byte for byte",
+    ),
+    (
+        "and no IP address",
+        "the pattern of the Gateway API's CRD lets addresses through, which its text forbids",
+    ),
+    (
         "can't decide for namespace",
         "CEL in a CRD doesn't see the object's namespace",
     ),
@@ -189,6 +197,7 @@ pub(super) const TRAFFIC_POLICIES: &[&str] = &[
     "outlier: {consecutiveFailures: 1000, baseEjection: 1s, maxEjection: 1s, maxEjectedPercent: 100}",
     "outlier: {baseEjection: 2s, maxEjection: 1s}",
     "outlier: {maxEjectedPercent: 101}",
+    "outlier: {maxEjection: 25h}",
     "outlier: {consecutiveFailures: -1}",
     "breaker: {endpoint: {consecutiveFailures: 3}, service: {consecutiveFailures: 0, openFor: 1h, halfOpenProbes: 1000}}",
     "breaker: {endpoint: {}}",

@@ -63,6 +63,13 @@ fn check_distinct(parents: &[Field<'_>], problems: &mut Problems) {
             {
                 let reason = "the same parent, with the same section and port, is named twice";
                 problems.error(&parent.at, reason, "keep one of the two");
+            } else if same[..index]
+                .iter()
+                .any(|earlier| only_ports_differ(earlier, parent))
+            {
+                let reason = "the same parent is named twice with different ports, which the Gateway API's \
+                              standard channel doesn't tell apart";
+                problems.error(&parent.at, reason, "name each port by sectionName");
             }
         }
         for parent in same.iter().filter(|parent| section(parent) == ("", None)) {
@@ -75,6 +82,12 @@ fn check_distinct(parents: &[Field<'_>], problems: &mut Problems) {
             );
         }
     }
+}
+
+/// Whether two references to one parent differ in nothing but their ports.
+fn only_ports_differ(one: &Field<'_>, other: &Field<'_>) -> bool {
+    let ((one_section, one_port), (other_section, other_port)) = (section(one), section(other));
+    one_section == other_section && one_port.is_some() && other_port.is_some()
 }
 
 /// The part of its parent that a reference means.

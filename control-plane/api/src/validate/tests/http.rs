@@ -383,6 +383,12 @@ hostnames: [user.example, 10.0.0.1]"#,
         ],
     ),
     (
+        r#"parentRefs: [{group: "", kind: Service, name: user, port: 80}, {group: "", kind: Service, name: user, port: 81}]"#,
+        &[
+            "5:66: error: HTTPRoute shop/r: spec.parentRefs[1]: the same parent is named twice with different ports, which the Gateway API's standard channel doesn't tell apart; name each port by sectionName",
+        ],
+    ),
+    (
         r#"parentRefs: [{group: "", kind: Service, name: user, port: 80}, {group: "", kind: Service, name: user}]"#,
         &[
             "5:66: error: HTTPRoute shop/r: spec.parentRefs[1]: the parent is named several times, and this reference doesn't say which part it means; add sectionName or port, or keep only this reference",
