@@ -310,11 +310,11 @@ async fn of_two_policies_the_older_counts_and_people_hear_of_it_once() {
     mesh.becomes("MeshTLSPolicy", "m", &fine).await;
     mesh.apply(&policy(
         "MeshTLSPolicy",
-        "n",
+        "elsewhere",
         "targetRefs: [{group: '', kind: Namespace, name: other}], mode: Strict",
     ))
     .await;
-    mesh.becomes("MeshTLSPolicy", "n", &["Accepted=False Invalid"])
+    mesh.becomes("MeshTLSPolicy", "elsewhere", &["Accepted=False Invalid"])
         .await;
     let heard = conflicts().await;
     assert_eq!(heard.len(), 1, "{heard:#?}");

@@ -188,7 +188,9 @@ fn read_metrics(text: &str) -> Metrics {
     for sample in parse(text) {
         match sample.name.as_str() {
             "weft_inbound_requests_total" | "weft_inbound_tcp_connections_total"
-                if sample.label("tls") == "none" && sample.count() > 0 =>
+                if sample.label("tls") == "none"
+                    && sample.label("result") != "failure"
+                    && sample.count() > 0 =>
             {
                 let port = sample.label("service").to_owned();
                 *metrics.plaintext.entry(port).or_default() += sample.count();
@@ -352,7 +354,7 @@ mod tests {
              weft_inbound_refused_connections_total{why=\"plaintext\"} 2\n\
              weft_certificate_expiry_seconds 1795000000\n",
         );
-        assert_eq!(metrics.plaintext, BTreeMap::from([("user:80".to_owned(), 4)]));
+        assert_eq!(metrics.plaintext, BTreeMap::from([("user:80".to_owned(), 3)]));
         assert_eq!(metrics.refused, 2);
         assert_eq!(
             metrics.certificate_ends.map(Timestamp::as_second),

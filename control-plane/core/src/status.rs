@@ -197,8 +197,10 @@ fn only_counts(new: &Entry, old: &Entry) -> bool {
         && paired.all(|(new, old)| new == old || counts(new, old))
 }
 
+/// A condition in one line: what a parser says may have several.
 fn said(condition: &Condition) -> Said {
-    let message = &condition.message;
+    let words: Vec<&str> = condition.message.split_whitespace().collect();
+    let message = words.join(" ");
     Said {
         kind: match condition.kind {
             ConditionType::Accepted => "Accepted",
