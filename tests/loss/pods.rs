@@ -34,7 +34,8 @@ pub(crate) async fn meshed_namespace(cluster: &Kubernetes, prefix: &str) -> Stri
     namespace
 }
 
-/// A deployment `name` that echoes, with a Service that names each port's protocol.
+/// A deployment `name` that echoes, with a Service that names each port's protocol. A port of a pod has one protocol,
+/// so gRPC has a container of its own.
 pub(crate) fn echo(namespace: &str, name: &str, replicas: u32) -> String {
     format!(
         "
@@ -45,7 +46,7 @@ spec:
   selector: {{app: {name}}}
   ports:
     - {{name: http, port: 80, targetPort: 8080, appProtocol: http}}
-    - {{name: grpc, port: 81, targetPort: 8080, appProtocol: grpc}}
+    - {{name: grpc, port: 81, targetPort: 8081, appProtocol: grpc}}
     - {{name: tcp, port: 82, targetPort: 9000, appProtocol: tcp}}
     - {{name: unknown, port: 83, targetPort: 9001}}
 ---
@@ -64,6 +65,10 @@ spec:
           image: {IMAGE}
           args: [serve, --name, {name}]
           readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+          lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
+        - name: grpc
+          image: {IMAGE}
+          args: [serve, --name, {name}, --http, '[::]:8081', --tcp, '[::]:9002', --banner, '[::]:9003']
           lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
 "
     )
