@@ -55,6 +55,17 @@ pub(crate) async fn pods(cluster: &Kubernetes) -> Vec<Pod> {
     list.items.into_iter().filter(running).collect()
 }
 
+/// Whether some of its pods are about to go, and still serve.
+pub(crate) async fn terminating(cluster: &Kubernetes) -> bool {
+    let api: Api<Pod> = Api::namespaced(cluster.client().await, NAMESPACE);
+    let list = api
+        .list(&ListParams::default())
+        .await
+        .expect("pods can be listed");
+    let mut pods = list.items.iter();
+    pods.any(|pod| pod.metadata.deletion_timestamp.is_some())
+}
+
 /// Whether a pod has our sidecar.
 pub(crate) fn meshed(pod: &Pod) -> bool {
     let spec = pod.spec.as_ref();

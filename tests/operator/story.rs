@@ -1,5 +1,6 @@
 //! The operator's lines, one after the other: install, adopt, route, leave, uninstall.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -42,6 +43,20 @@ async fn from_install_to_uninstall() {
 async fn restart(cluster: &Kubernetes) {
     kubectl(cluster, &format!("rollout restart deployment -n {NAMESPACE}")).await;
     rolled_out(cluster, NAMESPACE).await;
+    let deadline = Instant::now() + weft_tests::kube::PATIENCE;
+    while shop::terminating(cluster).await {
+        assert!(Instant::now() < deadline, "old pods do not go");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What was counted, by pod and series.
+type Counts = BTreeMap<(String, String), f64>;
+
+/// Whether a counter stands higher than `before`.
+fn grew(before: &Counts, sample: &shop::Sample) -> bool {
+    let key = (sample.pod.clone(), sample.series.clone());
+    sample.value > before.get(&key).copied().unwrap_or_default()
 }
 
 /// How many of the shop's pods have a sidecar, and how many have not.
@@ -51,7 +66,8 @@ async fn meshed(cluster: &Kubernetes) -> (usize, usize) {
     (with, pods.len() - with)
 }
 
-/// Every pair of services that talk has talked, over mutual TLS and nothing else.
+/// Every pair of services that talk has talked over mutual TLS; and over nothing else since the last pod without a
+/// sidecar went: those were reached in the clear, as they had to be.
 async fn every_edge_is_mtls(cluster: &Kubernetes) {
     const EDGES: [(&str, &str); 10] = [
         ("load", "user"),
@@ -65,6 +81,11 @@ async fn every_edge_is_mtls(cluster: &Kubernetes) {
         ("order", "broker"),
         ("product", "inventory"),
     ];
+    let before = shop::metrics(cluster, "weft_outbound_").await;
+    let before: Counts = before
+        .into_iter()
+        .map(|sample| ((sample.pod, sample.series), sample.value))
+        .collect();
     let deadline = Instant::now() + weft_tests::kube::PATIENCE;
     loop {
         let samples = shop::metrics(cluster, "weft_outbound_").await;
@@ -75,14 +96,16 @@ async fn every_edge_is_mtls(cluster: &Kubernetes) {
             .collect();
         let clear: Vec<_> = traffic
             .iter()
-            .filter(|sample| sample.label("tls") != "mtls")
+            .filter(|sample| sample.label("tls") != "mtls" && grew(&before, sample))
             .collect();
         assert!(clear.is_empty(), "in the clear: {clear:#?}");
         let missing: Vec<_> = EDGES
             .iter()
             .filter(|(source, destination)| {
                 !traffic.iter().any(|sample| {
-                    sample.pod.starts_with(source) && sample.label("destination").starts_with(destination)
+                    sample.label("tls") == "mtls"
+                        && sample.pod.starts_with(source)
+                        && sample.label("destination").starts_with(destination)
                 })
             })
             .collect();
