@@ -203,7 +203,9 @@ async fn uninstall(cluster: &Kubernetes) {
     let deadline = Instant::now() + weft_tests::kube::PATIENCE;
     loop {
         let all = kubectl(cluster, &format!("get {kinds} -A -o name")).await;
-        let left: Vec<&str> = all.lines().filter(|name| name.contains("weft")).collect();
+        // The node itself may be called weft, and has a lease.
+        let ours = |name: &&str| name.contains("weft-") || name.contains("weft.dev");
+        let left: Vec<&str> = all.lines().filter(ours).collect();
         if left.is_empty() {
             break;
         }
