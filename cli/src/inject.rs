@@ -15,7 +15,9 @@ use weft_control_plane::kubernetes::webhook::inject::workload::{
 };
 use weft_control_plane::kubernetes::webhook::values;
 
-use crate::output::print;
+use crate::output;
+
+mod print;
 
 /// The `ConfigMap` of the cluster's own values, and its key.
 const CONFIG_MAP: (&str, &str) = ("weft-injection", "values.yaml");
@@ -82,7 +84,7 @@ pub(crate) fn inject(told: &Inject) -> anyhow::Result<ExitCode> {
     if refused {
         return Ok(ExitCode::FAILURE);
     }
-    print(&written(&objects, told.output)?)?;
+    output::print(&written(&objects, told.output)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn inject(told: &Inject) -> anyhow::Result<ExitCode> {
 pub(crate) fn uninject(told: &Uninject) -> anyhow::Result<()> {
     let restored: Result<Vec<Value>, _> = read(&told.filename)?.iter().map(uninject_object).collect();
     let restored = restored.map_err(|(object, refusal)| anyhow::anyhow!("{object}: {refusal}"))?;
-    print(&written(&restored, told.output)?)
+    output::print(&written(&restored, told.output)?)
 }
 
 fn injected(injector: &Injector, objects: &[Value], namespace: &str) -> (Vec<Value>, Vec<Report>) {
@@ -141,7 +143,7 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
                 if number > 0 {
                     text.push_str("---\n");
                 }
-                text.push_str(&yaml::to_string(object)?);
+                text.push_str(&print::yaml(object));
             }
         }
     }

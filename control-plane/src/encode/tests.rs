@@ -12,7 +12,7 @@ use super::*;
 /// The revision, and the fingerprint of [`samples`] in all dialects under it.
 const GOLDEN: (u32, &str) = (
     2,
-    "db193dd0b31227a254e57c5e4b5d253adaa738f1599c32a64d4e009663c8c697",
+    "f2babdbe9f940b3cba555cd1aae744e13876f902d2f890127c430f3f067906e3",
 );
 
 const CONTEXT: Context<'static> = Context {

@@ -96,10 +96,11 @@ fn a_pod_of_two_families_is_one_workload() {
 #[test]
 fn a_port_that_the_sidecar_does_not_capture_is_outside_the_mesh() {
     let mut catalog = catalog(WEB);
-    apply(
-        &mut catalog,
-        &pod("a", "weft.dev/skip-inbound-ports: '9000-9100'"),
-    );
+    let skipping = pod("a", "weft.dev/skip-inbound-ports: '9000-9100'");
+    let addressed = skipping
+        .strip_suffix('}')
+        .map(|pod| format!("{pod}, status: {{podIP: 10.1.0.1}}}}"));
+    apply(&mut catalog, &addressed.unwrap());
     catalog.apply(vec![Event::PodsTold]);
     assert_eq!(identities(&mut catalog, HTTP), known(&[("10.1.0.1:8080", true)]));
     assert_eq!(

@@ -9,8 +9,9 @@ use super::*;
 use crate::testing::events::any_event;
 use crate::testing::settings;
 use crate::world::service::{Service, ServicePort, TargetPort};
+use crate::world::slice::SliceEndpoint;
 use crate::world::workload::Workload;
-use crate::world::{Item, World};
+use crate::world::{Id, Item, ObjectName, World};
 
 /// `product`, and one Service for each of its versions.
 const PRODUCT: &str = "
@@ -301,6 +302,16 @@ fn slow_ports(world: &World, workload: &Workload, service: &Service, port: &Serv
     found.into_iter().take(1).collect()
 }
 
+/// Whether it is known, of the Pod that an endpoint names, if it is in the mesh.
+fn is_known(world: &World, endpoint: &SliceEndpoint) -> bool {
+    let told = world.item(&Id::PodsTold).is_some();
+    let known = |pod: &ObjectName| {
+        let ids = [Id::Pod(pod.clone()), Id::Outsider(pod.clone())];
+        ids.iter().any(|id| world.item(id).is_some())
+    };
+    endpoint.pod.as_ref().is_none_or(|pod| !told || known(pod))
+}
+
 /// The addresses of a Service's port, by going over everything.
 fn slow_addresses(world: &World, service: &Service, port: &ServicePort) -> BTreeSet<SocketAddr> {
     let mut found = BTreeSet::new();
@@ -314,7 +325,11 @@ fn slow_addresses(world: &World, service: &Service, port: &ServicePort) -> BTree
                         None
                     };
                     let number = here.port.or(target);
-                    let addresses = slice.endpoints.iter().map(|endpoint| endpoint.address);
+                    let known = slice
+                        .endpoints
+                        .iter()
+                        .filter(|endpoint| is_known(world, endpoint));
+                    let addresses = known.map(|endpoint| endpoint.address);
                     found.extend(addresses.filter_map(|ip| Some(SocketAddr::new(ip, number?))));
                 }
             }
