@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_printed_means_the_same_to_every_reader() {
         let object = json!({ "kind": "ConfigMap", "data": AMBIGUOUS });
-        let text = written(&[object.clone()], Form::Yaml).unwrap();
+        let text = written(std::slice::from_ref(&object), Form::Yaml).unwrap();
         assert_eq!(yaml::values(&text).unwrap(), [object]);
         for word in AMBIGUOUS.iter().filter(|word| **word != "2026-01-01") {
             assert!(!text.contains(&format!("- {word}\n")), "{word}: {text}");

@@ -225,18 +225,7 @@ async fn the_status_of_a_route_follows_what_it_stands_on() {
         mesh.becomes("HTTPRoute", "r", &[&format!("Accepted={truth} {reason}")])
             .await;
     }
-    mesh.apply(&route(
-        "HTTPRoute",
-        "r",
-        "name: user",
-        "{filters: [{type: CORS, cors: {}}]}",
-    ))
-    .await;
-    mesh.becomes("HTTPRoute", "r", &["Accepted=False UnsupportedValue"])
-        .await;
-    let regex = "{matches: [{path: {type: RegularExpression, value: '/('}}]}";
-    mesh.apply(&route("HTTPRoute", "r", "name: user", regex)).await;
-    mesh.becomes("HTTPRoute", "r", &["Accepted=False Invalid"]).await;
+    what_a_rule_can_not_say_is_refused(&mesh).await;
     mesh.apply(&route("HTTPRoute", "r", "name: user", TO_USER)).await;
     mesh.becomes("HTTPRoute", "r", &fine).await;
     mesh.apply(&route("GRPCRoute", "g", "name: user", TO_USER)).await;
@@ -249,6 +238,21 @@ async fn the_status_of_a_route_follows_what_it_stands_on() {
         .expect("deleted");
     mesh.becomes("HTTPRoute", "r", &fine).await;
     assert!(mesh.folder.path().exists());
+}
+
+async fn what_a_rule_can_not_say_is_refused(mesh: &Mesh) {
+    mesh.apply(&route(
+        "HTTPRoute",
+        "r",
+        "name: user",
+        "{filters: [{type: CORS, cors: {}}]}",
+    ))
+    .await;
+    mesh.becomes("HTTPRoute", "r", &["Accepted=False UnsupportedValue"])
+        .await;
+    let regex = "{matches: [{path: {type: RegularExpression, value: '/('}}]}";
+    mesh.apply(&route("HTTPRoute", "r", "name: user", regex)).await;
+    mesh.becomes("HTTPRoute", "r", &["Accepted=False Invalid"]).await;
 }
 
 #[tokio::test]

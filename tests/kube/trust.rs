@@ -26,16 +26,11 @@ async fn the_bundle_is_where_the_mesh_is() {
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());
     let _standing = tokio::spawn(standing);
-    let (distributed, _) = watch::channel(None);
+    let distributed = watch::channel(None).0;
     let publishing = tokio::spawn(publish(cluster.clone(), issuing.clone(), leadership, distributed));
     cluster.meshing.change(|meshed| {
-        for (name, label) in [
-            (&own, false),
-            (&labelled, true),
-            (&with_a_pod, false),
-            (&neither, false),
-        ] {
-            meshed.namespace_applied(name.as_str().into(), label, false);
+        for name in [&own, &labelled, &with_a_pod, &neither] {
+            meshed.namespace_applied(name.as_str().into(), name == &labelled, false);
         }
         meshed.pod_applied(&with_a_pod.as_str().into(), &"pod".into(), true);
     });

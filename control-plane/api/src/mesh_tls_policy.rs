@@ -7,7 +7,7 @@
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their keys")]
 #![allow(unreachable_pub, reason = "the derive repeats each struct inside a function")]
 
-use kube::{CustomResource, KubeSchema};
+use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,10 @@ use crate::policy::PolicyStatus;
 
 /// Says which callers a workload lets in: only those with a mesh certificate, or plaintext too.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[kube(
+    crates(kube = "::kube_derive", kube_core = "::kube_core"),
+    attr = r#"x_kube(crates(kube_core = "::kube_core"))"#,
     group = "weft.dev",
     version = "v1alpha1",
     kind = "MeshTLSPolicy",
@@ -82,6 +85,7 @@ pub enum Mode {
 
 /// A Namespace, a Service, or one of a Service's ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("self.group == '' && self.kind in ['Namespace', 'Service']")

@@ -6,7 +6,7 @@
 #![allow(unreachable_pub, reason = "the derive repeats each struct inside a function")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::KubeSchema;
+use kube_derive::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ pub const MAX_ANCESTORS: usize = 16;
 
 /// A Service, or one of its ports, in the policy's own namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("self.group == '' && self.kind == 'Service'")
     .message("only a Service (group \"\", kind Service) can be a target"))]

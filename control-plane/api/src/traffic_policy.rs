@@ -7,7 +7,7 @@
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their keys")]
 #![allow(unreachable_pub, reason = "the derive repeats each struct inside a function")]
 
-use kube::{CustomResource, KubeSchema};
+use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,10 @@ pub mod defaults {
 
 /// How requests to a Service are spread over its endpoints, limited, retried and cut off.
 #[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[kube(
+    crates(kube = "::kube_derive", kube_core = "::kube_core"),
+    attr = r#"x_kube(crates(kube_core = "::kube_core"))"#,
     group = "weft.dev",
     version = "v1alpha1",
     kind = "TrafficPolicy",
@@ -131,6 +134,7 @@ pub struct TrafficPolicySpec {
 
 /// How endpoints are chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.ringHash) || (has(self.algorithm) && self.algorithm == 'RingHash')")
     .message("ringHash is only read by algorithm RingHash"))]
@@ -210,6 +214,7 @@ pub struct Limits {
 
 /// When an endpoint that keeps failing is left out for a while.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.baseEjection) || !has(self.maxEjection) \
     || duration(self.baseEjection) <= duration(self.maxEjection)")
@@ -249,6 +254,7 @@ pub struct Breakers {
 
 /// A three-state circuit breaker: Closed, Open, HalfOpen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Breaker {
     /// Failures in a row that open it; 0 switches it off.
@@ -294,6 +300,7 @@ pub struct RetryPolicy {
 
 /// Waits before retries: exponential, with full jitter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("!has(self.base) || !has(self.max) || duration(self.base) <= duration(self.max)")
     .message("base must not exceed max"))]

@@ -47,7 +47,7 @@ pub(crate) struct Image {
     /// Write one tar, for `ctr -n k8s.io images import` and `kind load image-archive`.
     #[arg(long, value_name = "FILE")]
     archive: Option<PathBuf>,
-    /// Write an OCI layout as a folder. Without this and --archive: target/image/<last part of the name>.
+    /// Write an OCI layout as a folder. Without this and --archive: `target/image/` and the last part of the name.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The profile that the programs are built with; dist is the smallest and takes longest.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use kube::CustomResourceExt;
+use kube_core::CustomResourceExt;
 use kube_core::cel::{CompiledSchema, compile_schema};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

@@ -10,7 +10,7 @@ mod random;
 
 use std::collections::BTreeSet;
 
-use kube::CustomResourceExt;
+use kube_core::CustomResourceExt;
 use serde_json::Value;
 
 use super::*;
