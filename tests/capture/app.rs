@@ -40,9 +40,8 @@ pub(crate) fn listen(namespace: &Namespace, address: SocketAddr, serve: fn(&str,
 
 /// An HTTP application on every address that answers what it saw.
 pub(crate) fn web(namespace: &Namespace, port: u16, name: &str) {
-    for ip in ["0.0.0.0", "::"] {
-        listen(namespace, address(ip, port), answer, name);
-    }
+    // One socket of both families: two would claim the same port.
+    listen(namespace, address("::", port), answer, name);
 }
 
 /// The address of a port.

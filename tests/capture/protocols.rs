@@ -25,10 +25,8 @@ async fn cluster(run: &[&str]) -> (Cluster, Pod, Pod) {
     ];
     cluster.service("mail", 1, &ports, &[&mail]);
     cluster.start().await;
-    for ip in ["0.0.0.0", "::"] {
-        listen(&mail.namespace, crate::app::address(ip, 2525), greet, "mail");
-        listen(&mail.namespace, crate::app::address(ip, 7777), echo, "echo");
-    }
+    listen(&mail.namespace, crate::app::address("::", 2525), greet, "mail");
+    listen(&mail.namespace, crate::app::address("::", 7777), echo, "echo");
     listen(
         &cluster.node.namespace,
         SocketAddr::new(OUTSIDE, 2525),
