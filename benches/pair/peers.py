@@ -128,7 +128,7 @@ class Envoy:
         return setup.pair(self.name, [self.binary, "-c", outbound, *options], [self.binary, "-c", inbound, *options])
 
 
-def all_peers(weft, envoy):
+def all_peers(weft, proxy, envoy):
     """Every peer, in the order of a round."""
-    peers = [Direct(), HAProxy("h2"), HAProxy("h1"), Nginx(), Envoy(envoy), Weft(weft), Weft(weft, log=True)]
+    peers = [Direct(), HAProxy("h2"), HAProxy("h1"), Nginx(), Envoy(envoy), Weft(weft, proxy), Weft(weft, proxy, log=True)]
     return {peer.name: peer for peer in peers}

@@ -2,7 +2,7 @@
 
 The wire is that of all the others: the client's connections are redirected to a bound port of the outbound sidecar,
 which dials the endpoint that the manifests name; the redirect there hands that to the inbound sidecar, which goes on to
-the port that was dialled.
+the port that was dialled. The sidecars are the binary that pods get, `weft-proxy`, which holds nothing else.
 """
 
 import contextlib
@@ -23,13 +23,16 @@ class Weft:
     http2 = True
     proxies = True
 
-    def __init__(self, binary, log=False):
+    def __init__(self, binary, proxy, log=False):
         self.name = "weft-log" if log else "weft"
         self.binary = binary
+        self.proxy = proxy
         self.log = log
 
     def missing(self):
-        return None if self.binary and pathlib.Path(self.binary).exists() else f"{self.binary} does not exist"
+        binaries = [self.binary, self.proxy]
+        absent = [str(binary) for binary in binaries if not binary or not pathlib.Path(binary).exists()]
+        return f"{' and '.join(absent)} not there" if absent else None
 
     @contextlib.contextmanager
     def run(self, setup):
@@ -63,7 +66,7 @@ class Weft:
         done = subprocess.run([*token, "--service-account", account], check=True, stdout=subprocess.PIPE)
         token_file.write_bytes(done.stdout)
         return (
-            [self.binary, "proxy", "run", "--control-plane", xds, "--trust-bundle", folder / "state/trust-bundle.pem"]
+            [self.proxy, "run", "--control-plane", xds, "--trust-bundle", folder / "state/trust-bundle.pem"]
             + ["--token-file", token_file, "--namespace", "bench", "--workload", account, "--workers", "1"]
             + ["--state-dir", folder / account, "--status", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
             + (["--access-log", "on"] if self.log else [])
