@@ -34,6 +34,11 @@ impl Namespace {
             "a network namespace can be made (root is needed)"
         );
         let namespace = Self { holder };
+        // Without it a new link has no address of its own for up to 2 s, and a router asks for no neighbour until then.
+        for scope in ["all", "default"] {
+            let setting = format!("net.ipv6.conf.{scope}.accept_dad=0");
+            namespace.must(&["sysctl", "-qw", &setting]);
+        }
         namespace.must(&["ip", "link", "set", "lo", "up"]);
         namespace
     }
