@@ -179,10 +179,11 @@ def drive(plane, processes):
         stats = ask(admin, "/stats?filter=update_rejected")[1].decode()
         rejected = [line for line in stats.splitlines() if not line.endswith(": 0")]
         assert not rejected, rejected
-        # A second replica reaches Envoy.
+        # A second replica, once it is ready, reaches Envoy within a second.
         replica(plane, processes, "price-1")
         seen = set()
-        mesh.eventually("both replicas answer", lambda: seen.add(ask(listen, "/", "price")[1]) or len(seen) == 2)
+        both = lambda: seen.add(ask(listen, "/", "price")[1]) or len(seen) == 2
+        mesh.eventually("both replicas answer", both, mesh.SOON_S)
     except AssertionError:
         print((plane.path / "envoy.log").read_text()[-6000:])
         raise

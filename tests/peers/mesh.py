@@ -14,6 +14,9 @@ import time
 
 PATIENCE_S = 30
 
+# How long a change may take to reach a client.
+SOON_S = 1
+
 SERVICES = """
 apiVersion: v1
 kind: Namespace
@@ -33,15 +36,15 @@ spec:
 """
 
 
-def eventually(what, probe):
+def eventually(what, probe, within=PATIENCE_S):
     """Polls `probe` until it answers something true. For foreign processes that announce nothing."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         value = probe()
         if value:
             return value
         time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {PATIENCE_S} s")
+    raise AssertionError(f"{what}: not within {within} s")
 
 
 class Process:
