@@ -18,7 +18,7 @@ use crate::stream::Stream;
 /// Bytes read at once, and the most a stuck direction holds.
 const CHUNK: usize = 64 * 1024;
 /// Chunks a direction moves before it lets other connections of this worker have a turn.
-const CHUNKS_PER_TURN: u32 = 16;
+const CHUNKS_PER_TURN: u32 = 4;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);

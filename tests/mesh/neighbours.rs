@@ -1,12 +1,13 @@
 //! What others do on the same two sidecars: readers that stall, and one large transfer.
 //!
-//! The neighbour is one keep-alive client of small requests. Each round measures it beside the others, then, the
-//! same number of times, alone; the claim is about the sidecars and not about what else this machine does, so the
-//! best of the rounds counts. Application and clients are plain threads on blocking sockets, to cost next to
-//! nothing.
+//! The neighbour is one keep-alive client of small requests. Each round measures it alone, beside the others (once the
+//! readers have stalled, until the transfer is done), and alone again; the claim is about the sidecars and not about
+//! what else this machine does, so the best of the rounds counts. Application and clients are plain threads on blocking
+//! sockets, to cost next to nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,14 @@ const TRANSFER_BYTES: usize = 256 << 20;
 const ROUNDS: usize = 3;
 /// Fewer would not tell a 99th percentile.
 const SAMPLES_MIN: usize = 300;
+/// Requests of the neighbour during which nothing of a large body moves, once its reader has stalled.
+const SETTLED: usize = 100;
 /// What both sidecars may grow by: the stalled streams' windows, twice, and room to spare.
 const GROWTH_MAX: u64 = 192 << 20;
 const CHUNK: usize = 256 << 10;
+
+/// Chunks of large bodies that the application has written.
+static MOVED: AtomicUsize = AtomicUsize::new(0);
 
 /// Answers `/<n>` with that many bytes.
 fn application() -> SocketAddr {
@@ -52,6 +58,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
             let chunk = left.min(CHUNK);
             stream.write_all(&zeros[..chunk])?;
             left -= chunk;
+            MOVED.fetch_add(usize::from(chunk == CHUNK), Ordering::Relaxed);
         }
     }
 }
@@ -123,14 +130,31 @@ fn resident(pid: u32) -> u64 {
     kib << 10
 }
 
-/// The neighbour's p99 beside the others and alone.
-fn round(proxy: SocketAddr, memory: &mut impl FnMut()) -> (Duration, Duration, usize) {
+/// So many small requests.
+fn smalls(stream: &mut TcpStream, count: usize) -> Vec<Duration> {
+    (0..count).map(|_| small(stream)).collect()
+}
+
+/// Readers whose answers do not move any more.
+fn stalled(proxy: SocketAddr, neighbour: &mut TcpStream) -> Vec<TcpStream> {
     let mut stalled: Vec<TcpStream> = (0..STALLED).map(|_| connect(proxy)).collect();
     for stream in &mut stalled {
         ask(stream, STALLED_BYTES);
     }
+    let mut moved = None;
+    while moved != Some(MOVED.load(Ordering::Relaxed)) {
+        moved = Some(MOVED.load(Ordering::Relaxed));
+        smalls(neighbour, SETTLED);
+    }
+    stalled
+}
+
+/// The neighbour's p99 beside the others and alone, and how often it was measured beside them.
+fn round(proxy: SocketAddr, memory: &mut impl FnMut()) -> (Duration, Duration, usize) {
     let mut neighbour = connect(proxy);
     small(&mut neighbour);
+    let mut alone = smalls(&mut neighbour, SAMPLES_MIN);
+    let stalled = stalled(proxy, &mut neighbour);
     let transfer = thread::spawn(move || {
         let mut stream = connect(proxy);
         ask(&mut stream, TRANSFER_BYTES);
@@ -146,7 +170,7 @@ fn round(proxy: SocketAddr, memory: &mut impl FnMut()) -> (Duration, Duration, u
     transfer.join().expect("the transfer is whole");
     memory();
     drop(stalled);
-    let mut alone: Vec<Duration> = beside.iter().map(|_| small(&mut neighbour)).collect();
+    alone.extend(smalls(&mut neighbour, SAMPLES_MIN));
     (p99(&mut beside), p99(&mut alone), beside.len())
 }
 

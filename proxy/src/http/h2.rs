@@ -18,9 +18,10 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use thiserror::Error;
 use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::timeout;
 use weft_proxy_core::hygiene::within_max_fields;
 
-use super::flush::deferred;
+use super::flush::{GOODBYE, deferred};
 use super::guard::{Budget, Guarded};
 use super::{Body, BodyError, MAX_HEAD, UploadBody};
 use crate::drain::{Busy, Signal, Tracked};
@@ -82,7 +83,7 @@ where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
     let (transport, flusher) = deferred(stream);
-    spawn_local(flusher);
+    let flusher = spawn_local(flusher.run());
     let (transport, alarm) = Guarded::new(transport, limits.budget, tracked.head_clock());
     let mut handshake = pin!(
         h2::server::Builder::new()
@@ -118,18 +119,24 @@ where
                 }
             }
             if alarm.raised() {
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                // The peer's frames are not read any more; what is left is to say goodbye.
-                return connection.poll_closed(cx).map(|_| None);
+                return Poll::Ready(None);
             }
             connection.poll_accept(cx)
         });
         // How a connection ended is told by its exchanges.
         let Some(Ok((request, respond))) = next.await else {
-            return;
+            break;
         };
         accept(request, respond, &heads, tracked, &handle);
     }
+    if alarm.raised() {
+        // The peer's frames are not read any more; what is left is to say goodbye.
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let _ = timeout(GOODBYE, poll_fn(|cx| connection.poll_closed(cx))).await;
+    }
+    drop(connection);
+    // The connection keeps its place until its peer has heard why it ended.
+    let _ = flusher.await;
 }
 
 /// Starts a request, or refuses it.
@@ -333,7 +340,7 @@ impl Sender {
     /// Speaks HTTP/2 over `stream`; a task of its own drives the connection and ends with it.
     pub async fn new(stream: Stream) -> Result<Self, h2::Error> {
         let (transport, flusher) = deferred(stream);
-        spawn_local(flusher);
+        spawn_local(flusher.run());
         let limits = Limits::MESH;
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
