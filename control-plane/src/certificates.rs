@@ -2,7 +2,7 @@
 //!
 //! It is the only service that answers without a client certificate.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use weft_control_plane_core::issue::{Issuer, Refusal};
+use weft_control_plane_core::issue::{Bounds, Issuer, LeafSpec, Refusal};
 use weft_control_plane_core::rights::Account;
 use weft_identity::bundle::TrustBundle;
 use weft_xds_proto::weft::certificate_service_server::CertificateService;
@@ -69,10 +69,7 @@ impl Issuing {
     pub fn adopt(&self, authority: Arc<CertificateAuthority>, bundle: TrustBundle) {
         let not_after = authority.not_after();
         self.current.store(Arc::new(Current { authority, bundle }));
-        self.issuer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .root_ends(not_after);
+        self.issuer().root_ends(not_after);
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -110,12 +107,27 @@ impl Issuing {
         csr: &[u8],
         names: &[OwnName],
     ) -> Result<Vec<CertificateDer<'static>>, IssueError> {
+        let (_, chain) = self.issue_within(account, csr, names, Bounds::default())?;
+        Ok(chain)
+    }
+
+    /// The same, with other bounds; returns what the leaf says, too.
+    pub fn issue_within(
+        &self,
+        account: Account,
+        csr: &[u8],
+        names: &[OwnName],
+        bounds: Bounds,
+    ) -> Result<(LeafSpec, Vec<CertificateDer<'static>>), IssueError> {
+        let admitted = self.issuer().admit(account, unix_now())?;
         let key = ProvenKey::from_csr(csr)?;
-        let decided = {
-            let mut issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
-            issuer.decide(account, key.kind(), unix_now())
-        };
-        Ok(self.current.load().authority.sign(&decided?, &key, names)?)
+        let spec = self.issuer().leaf(admitted, key.kind(), bounds, unix_now())?;
+        let chain = self.current.load().authority.sign(&spec, &key, names)?;
+        Ok((spec, chain))
+    }
+
+    fn issuer(&self) -> MutexGuard<'_, Issuer> {
+        self.issuer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,5 +193,26 @@ fn refusal(error: &IssueError) -> Status {
         IssueError::Refused(Refusal::RootExpired) => Status::unavailable(message),
         // What went wrong with the root is for the log.
         IssueError::Sign(_) => Status::internal("the certificate could not be signed; the log says why"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_control_plane_core::issue::BURST;
+
+    use super::*;
+    use crate::ca::directory;
+
+    #[test]
+    fn beyond_the_rate_a_request_is_not_even_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = directory::open(folder.path(), None, &"mesh.test".parse().unwrap()).unwrap();
+        let issuing = Issuing::new(authority, Duration::from_hours(1));
+        let mut refused = (0..100 * BURST).map(|_| {
+            let garbage = issuing.issue(Account::new("shop", "greedy"), b"garbage", &[]);
+            garbage.unwrap_err()
+        });
+        assert!(matches!(refused.next(), Some(IssueError::Request(_))));
+        assert!(refused.any(|error| matches!(error, IssueError::Refused(Refusal::Rate { .. }))));
     }
 }

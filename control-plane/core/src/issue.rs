@@ -1,7 +1,8 @@
 //! Whether a certificate is issued, and what it says.
 //!
 //! The identity comes from the token alone; of the request (a CSR) only the key is used. The shell verifies the token,
-//! proves that the requester has the key (the CSR's signature), and signs what this module decided.
+//! has the request admitted ([`Issuer::admit`]), proves only then that the requester has the key (the CSR's signature),
+//! and signs what [`Issuer::leaf`] decided. So a request beyond the rate costs no cryptography.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,6 +55,31 @@ pub enum PublicKey {
     EcP384,
     /// Anything else.
     Other,
+}
+
+/// A request that is within its account's rate. Only [`Issuer::admit`] makes one, and it is good for one leaf.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted(Account);
+
+/// What bounds a leaf's validity, beside the configured lifetime and the root's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How far it begins before now.
+    pub backdate: Duration,
+    /// How long it lasts from its beginning, at least: a shorter one is of no use.
+    pub span_min: Duration,
+    /// How long it lasts from its beginning, at most.
+    pub span_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            backdate: BACKDATE,
+            span_min: BACKDATE + LIFETIME_MIN,
+            span_max: BACKDATE + LIFETIME_MAX,
+        }
+    }
 }
 
 /// What a leaf says.
@@ -136,19 +162,33 @@ impl Issuer {
         self.root_not_after = root_not_after;
     }
 
-    /// Decides on the request of `account`, whose token was verified, for `key`.
-    pub fn decide(&mut self, account: Account, key: PublicKey, now: UnixTime) -> Result<LeafSpec, Refusal> {
+    /// Admits a request of `account`, whose token was verified, if it doesn't ask too fast. Whatever becomes of the
+    /// request, it counts.
+    pub fn admit(&mut self, account: Account, now: UnixTime) -> Result<Admitted, Refusal> {
+        self.take(&account, now)?;
+        Ok(Admitted(account))
+    }
+
+    /// Decides what the leaf for `key` says.
+    pub fn leaf(
+        &self,
+        Admitted(account): Admitted,
+        key: PublicKey,
+        bounds: Bounds,
+        now: UnixTime,
+    ) -> Result<LeafSpec, Refusal> {
         if key == PublicKey::Other {
             return Err(Refusal::Key);
         }
+        let not_before = now.minus(bounds.backdate);
         let not_after = now.plus(self.lifetime).min(self.root_not_after);
-        if not_after < now.plus(LIFETIME_MIN) {
+        let not_after = not_after.min(not_before.plus(bounds.span_max));
+        if not_after < not_before.plus(bounds.span_min) {
             return Err(Refusal::RootExpired);
         }
-        self.take(&account, now)?;
         Ok(LeafSpec {
             account,
-            not_before: now.minus(BACKDATE),
+            not_before,
             not_after,
         })
     }
@@ -188,6 +228,14 @@ mod tests {
         Account::new("shop", "order")
     }
 
+    impl Issuer {
+        /// A request of `account`, from top to bottom.
+        fn decide(&mut self, account: Account, key: PublicKey, now: UnixTime) -> Result<LeafSpec, Refusal> {
+            let admitted = self.admit(account, now)?;
+            self.leaf(admitted, key, Bounds::default(), now)
+        }
+    }
+
     #[test]
     fn a_leaf_is_backdated_and_bounded() {
         let mut issuer = Issuer::new(DAY, FAR);
@@ -223,6 +271,39 @@ mod tests {
             issuer.decide(account(), PublicKey::Other, UnixTime(0)),
             Err(Refusal::Key)
         );
+    }
+
+    #[test]
+    fn a_request_that_comes_to_nothing_counts() {
+        let mut issuer = Issuer::new(DAY, FAR);
+        for _ in 0..BURST {
+            let refused = issuer.decide(account(), PublicKey::Other, UnixTime(5));
+            assert_eq!(refused, Err(Refusal::Key));
+        }
+        assert!(matches!(
+            issuer.admit(account(), UnixTime(5)),
+            Err(Refusal::Rate { .. })
+        ));
+    }
+
+    #[test]
+    fn bounds_narrow_a_leaf_on_both_sides() {
+        let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+        let bounds = |span_max| Bounds {
+            backdate: minute,
+            span_min: hour,
+            span_max,
+        };
+        let mut issuer = Issuer::new(DAY, UnixTime(1_010_000));
+        let mut leaf = |bounds: Bounds, now: u64| {
+            let admitted = issuer.admit(account(), UnixTime(now)).unwrap();
+            let leaf = issuer.leaf(admitted, PublicKey::EcP256, bounds, UnixTime(now));
+            leaf.map(|leaf| (leaf.not_before.0, leaf.not_after.0))
+        };
+        assert_eq!(leaf(bounds(hour), 1_000_000), Ok((999_940, 1_003_540)));
+        assert_eq!(leaf(bounds(DAY), 1_000_000), Ok((999_940, 1_010_000)));
+        assert_eq!(leaf(bounds(DAY), 1_006_460), Ok((1_006_400, 1_010_000)));
+        assert_eq!(leaf(bounds(DAY), 1_006_461), Err(Refusal::RootExpired));
     }
 
     #[test]
