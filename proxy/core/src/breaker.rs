@@ -8,6 +8,8 @@
 //!     └────────────────────────── as many probes as asked for succeed ───────────┘
 //! ```
 //!
+//! A probe has succeeded when a response begins that tells of no failure: one that then streams for hours keeps nobody out.
+//!
 //! [`Machine`] is the state as a plain value with pure transitions; [`Cell`] keeps one in a single atomic word, so that
 //! all workers of a proxy share a breaker without a lock and every change is one whole transition.
 //!
@@ -163,6 +165,19 @@ impl Machine {
         }
     }
 
+    /// Learns that the response to a probe has begun, and tells of no failure: that probe is over. Whatever else becomes of its
+    /// request counts by the pass that is returned. `None`: it is no probe.
+    pub fn answered(self, policy: &Breaker, now: Now, pass: Pass) -> Option<(Self, Pass)> {
+        if self.phase() != Phase::HalfOpen || pass.epoch != Some(self.epoch) {
+            return None;
+        }
+        let after = self.settle(policy, now, pass, Verdict::Success);
+        let pass = Pass {
+            epoch: (after.phase() == Phase::Closed).then_some(after.epoch),
+        };
+        Some((after, pass))
+    }
+
     /// Takes back a pass whose request told nothing.
     #[must_use]
     pub fn give_back(self, pass: Pass) -> Self {
@@ -273,6 +288,12 @@ impl Cell {
             (after != machine).then_some((after, after))
         })
         .is_some_and(|(before, after)| before.phase() != after.phase() || after.phase() == Phase::HalfOpen)
+    }
+
+    /// [`Machine::answered`]: the pass from now on, and whether others may now be answered differently.
+    pub(crate) fn answered(&self, policy: Option<&Breaker>, now: Now, pass: Pass) -> (Pass, bool) {
+        let after = policy.and_then(|policy| self.change(|machine| machine.answered(policy, now, pass)));
+        after.map_or((pass, false), |(_, pass)| (pass, true))
     }
 
     /// [`Machine::give_back`], and whether others may now be answered differently.

@@ -70,6 +70,22 @@ impl Lease {
         self.started = self.started.max(now);
     }
 
+    /// A response has begun that tells of no failure: where the request was a probe of a breaker's, that is over.
+    pub(crate) fn answered(&mut self, config: &Cluster, now: Now) {
+        let Some(passes) = &mut self.passes else { return };
+        let (cluster, state) = (&self.member.cluster, &self.member.state);
+        let service = config.service_breaker.as_ref();
+        (passes.service, _) = cluster.breaker.answered(service, now, passes.service);
+        let (endpoint, changed) =
+            state
+                .breaker
+                .answered(config.endpoint_breaker.as_ref(), now, passes.endpoint);
+        passes.endpoint = endpoint;
+        if changed {
+            cluster.changed();
+        }
+    }
+
     /// Tells both breakers how it ended, and gives back what it held.
     pub(crate) fn settle(mut self, config: &Cluster, now: Now, verdict: Verdict) {
         let Some(passes) = self.passes.take() else { return };
