@@ -145,9 +145,9 @@ impl State {
         }
     }
 
-    /// A minute has passed: what was not used for long is let go.
+    /// A minute has passed: what was not used for long is let go, but not while nobody could bring it back.
     pub fn minute(&mut self) {
-        if self.wants.minute(&self.published.take_used()) {
+        if self.subscription.is_connected() && self.wants.minute(&self.published.take_used()) {
             self.relink();
         }
     }

@@ -257,6 +257,36 @@ fn hints_and_questions_lead_to_subscriptions_and_disuse_ends_them() {
 }
 
 #[test]
+fn nothing_is_let_go_while_nobody_could_bring_it_back() {
+    let mut fixture = Fixture::connected(false, &[]);
+    fixture.state.ask(&["a:80".into()]);
+    fixture.requests();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let retry = |fixture: &mut Fixture, rng: &mut _| {
+        let now = weft_proxy_core::time::Now::default();
+        fixture.state.subscription().on_disconnected(now, rng);
+    };
+    retry(&mut fixture, &mut rng);
+    for _ in 0..60 {
+        fixture.state.minute();
+    }
+    assert!(
+        fixture
+            .published
+            .load()
+            .snapshot
+            .destinations()
+            .contains_key("a:80")
+    );
+    fixture.state.subscription().on_connected();
+    assert!(fixture.names().0.contains("a:80"));
+    for _ in 0..=crate::xds::wants::MAX_IDLE_MINUTES {
+        fixture.state.minute();
+    }
+    assert_eq!(fixture.names().1, set(["a:80"]), "now it may go");
+}
+
+#[test]
 fn a_bad_resource_is_refused_by_name_and_the_others_apply() {
     let mut fixture = Fixture::connected(true, &["a.b.svc.cluster.local:80"]);
     fixture.requests();
