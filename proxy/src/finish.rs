@@ -11,16 +11,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
-use weft_proxy_core::hygiene::clean_trailers;
 use weft_proxy_core::outcome::{End, Outcome, Reason, RetryDenied, grpc_status};
 use weft_proxy_core::resource::Name;
 use weft_proxy_core::time::Now;
 
 use crate::drain::Busy;
+use crate::http::body::clean;
 use crate::http::{Body, BodyError};
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::{self, Direction, Edge, Protocol};
@@ -290,9 +290,7 @@ impl Relayed {
             Err(frame) => frame.into_trailers().unwrap_or_default(),
         };
         let status = grpc_status(&trailers);
-        if clean_trailers(&mut trailers).is_err() {
-            trailers = HeaderMap::new();
-        }
+        clean(&mut trailers);
         self.end(Event::ResponseEnd(status));
         Frame::trailers(trailers)
     }

@@ -5,9 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use ::h2::RecvStream;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
+use weft_proxy_core::hygiene::clean_trailers;
 
 use super::h2::Pump;
 
@@ -105,5 +107,12 @@ fn poll_http2(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
             Err(error) => Poll::Ready(Some(Err(error.into()))),
         },
+    }
+}
+
+/// Drops what may not stand in a trailer section; one that is too long goes as a whole.
+pub fn clean(trailers: &mut HeaderMap) {
+    if clean_trailers(trailers).is_err() {
+        trailers.clear();
     }
 }

@@ -21,8 +21,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
@@ -174,8 +175,9 @@ impl Sender {
     /// Sends a request and waits for the head of its response.
     pub fn send(
         &mut self,
-        request: Request<UploadBody>,
+        mut request: Request<UploadBody>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<> {
+        declare_body(&mut request);
         self.wire.scanner.borrow_mut().expect();
         let sending = self.requests.try_send_request(request);
         async move {
@@ -194,5 +196,15 @@ impl Sender {
         let upgraded = self.upgraded.take()?;
         drop(self.requests);
         upgraded.await.ok()
+    }
+}
+
+/// With some methods (GET, HEAD) `hyper` sends no body of unknown length unless the head says that there is one.
+fn declare_body(request: &mut Request<UploadBody>) {
+    let body = request.body();
+    let unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
+    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
 }

@@ -3,6 +3,7 @@
 //! Up to [`MAX_REPLAY`] bytes are kept until the exchange says that no further attempt can follow
 //! ([`Upload::forget`]). A body that grows beyond is no longer replayable, and no longer kept. Only the newest attempt
 //! may read: an older one that is still being torn down gets an error, so that no byte is ever taken by the wrong one.
+//! Trailers are cleaned on their way.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -13,14 +14,24 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::body::clean;
 use super::{Body, BodyError};
 
 /// Bytes of a body that are kept for another attempt.
 pub const MAX_REPLAY: usize = 64 * 1024;
+/// In so many pieces at most: each costs memory beside its bytes.
+const MAX_PIECES: usize = 1024;
 
 /// The request body of an exchange.
 #[derive(Debug)]
 pub struct Upload(Option<Rc<RefCell<Shared>>>);
+
+/// Whether an attempt still sends its body.
+#[derive(Debug)]
+pub struct Sending {
+    shared: Option<Rc<RefCell<Shared>>>,
+    attempt: u32,
+}
 
 /// The request body as one attempt sends it.
 #[derive(Debug)]
@@ -43,6 +54,8 @@ struct Shared {
     lost: bool,
     failed: bool,
     attempt: u32,
+    /// The newest attempt whose body was sent or given up.
+    over: u32,
 }
 
 impl Upload {
@@ -61,6 +74,7 @@ impl Upload {
             lost: false,
             failed: false,
             attempt: 0,
+            over: 0,
         }))))
     }
 
@@ -104,7 +118,8 @@ impl Upload {
 
 impl Shared {
     fn keep(&mut self, data: &Bytes) {
-        if self.keeping && self.kept_bytes + data.len() <= MAX_REPLAY {
+        let fits = self.kept_bytes + data.len() <= MAX_REPLAY && self.kept.len() < MAX_PIECES;
+        if self.keeping && fits {
             self.kept_bytes += data.len();
             self.kept.push(data.clone());
             return;
@@ -115,7 +130,7 @@ impl Shared {
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+        let mut frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
             None => return Poll::Ready(None),
             Some(Err(error)) => {
                 self.failed = true;
@@ -125,10 +140,39 @@ impl Shared {
         };
         if let Some(data) = frame.data_ref() {
             self.keep(data);
-        } else if let Some(trailers) = frame.trailers_ref() {
+        } else if let Some(trailers) = frame.trailers_mut() {
+            clean(trailers);
             self.trailers = Some(trailers.clone());
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl UploadBody {
+    /// Tells whether it is still being sent.
+    pub fn sending(&self) -> Sending {
+        Sending {
+            shared: self.shared.clone(),
+            attempt: self.attempt,
+        }
+    }
+}
+
+impl Drop for UploadBody {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            let over = &mut shared.borrow_mut().over;
+            *over = self.attempt.max(*over);
+        }
+    }
+}
+
+impl Sending {
+    /// Whether its body was neither sent nor given up yet.
+    pub fn under_way(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.borrow().over < self.attempt)
     }
 }
 
@@ -208,6 +252,31 @@ mod tests {
         let sent = upload.attempt().collect().await.unwrap().to_bytes();
         assert_eq!(sent.len(), MAX_REPLAY + 1);
         assert!(!upload.replayable());
+    }
+
+    #[test]
+    fn a_body_in_too_many_pieces_is_not_kept() {
+        let upload = body(1);
+        let shared = upload.0.as_ref().unwrap();
+        for piece in 0..=MAX_PIECES {
+            assert!(upload.replayable(), "{piece}");
+            shared.borrow_mut().keep(&Bytes::from_static(b"x"));
+        }
+        assert!(!upload.replayable());
+        assert_eq!(shared.borrow().kept.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_being_sent_until_it_is_dropped() {
+        let upload = body(10);
+        let (first, second) = (upload.attempt(), upload.attempt());
+        let both = [first.sending(), second.sending()];
+        assert!(both.iter().all(Sending::under_way));
+        drop(first);
+        assert_eq!(both.each_ref().map(Sending::under_way), [false, true]);
+        drop(second);
+        assert!(!both.iter().any(Sending::under_way));
+        assert!(!Upload::new(Body::Empty).attempt().sending().under_way());
     }
 
     #[tokio::test]

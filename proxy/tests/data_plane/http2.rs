@@ -128,6 +128,40 @@ fn a_grpc_call_keeps_messages_and_trailers() {
 }
 
 #[test]
+fn the_trailers_of_a_request_say_nothing_that_its_head_may_not() {
+    run(async {
+        let (told, mut seen) = mpsc::channel(1);
+        let app = http2(move |request, mut respond| {
+            let told = told.clone();
+            async move {
+                let (_, trailers) = read_all(request.into_body()).await;
+                respond.send_response(Response::new(()), true).unwrap();
+                told.send(trailers).await.unwrap();
+            }
+        })
+        .await;
+        let (client, _server) = pair(app, Protocol::Grpc);
+        let mut requests = connect(&client).await;
+        let (_response, mut stream) = requests.send_request(call(), false).unwrap();
+        stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "x-weft-client-id",
+            "x_weft_client_id",
+            "x-weft-attempt",
+            "authorization",
+            "x-kept",
+        ] {
+            trailers.insert(name, "1".parse().unwrap());
+        }
+        stream.send_trailers(trailers).unwrap();
+        let trailers = seen.recv().await.unwrap().unwrap();
+        let names: Vec<&str> = trailers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["x-kept"]);
+    });
+}
+
+#[test]
 fn a_trailers_only_answer_stays_one() {
     run(async {
         let app = http2(|_, mut respond| async move {
