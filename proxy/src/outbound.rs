@@ -64,6 +64,16 @@ struct Client {
     aim: Aim,
 }
 
+impl Client {
+    /// What is known of a request that names no authority, as HTTP/1.0 need not: it goes where its connection goes.
+    fn named(&self, mut facts: RequestFacts) -> RequestFacts {
+        if let (None, Aim::Fixed(name)) = (&facts.authority, &self.aim) {
+            facts.authority = name.parse().ok();
+        }
+        facts
+    }
+}
+
 /// Serves a connection to the explicit port, or one that was redirected to it.
 pub async fn explicit(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     if let Some(address) = original_destination(&tcp) {
@@ -190,7 +200,7 @@ async fn request(
         return answer(Reason::Shedding, None, &method, finish, None);
     }
     let facts = match check_request(request.version(), &method, request.uri(), request.headers()) {
-        Ok(facts) => facts,
+        Ok(facts) => client.named(facts),
         Err(violation) => return refuse(violation, &method, finish),
     };
     note(&mut finish, &client, &request, &facts);

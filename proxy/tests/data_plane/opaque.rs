@@ -162,45 +162,70 @@ fn a_request_for_a_tunnel_goes_to_the_destination_itself_or_nowhere() {
     });
 }
 
+/// A tunnel to the broker that was granted on `tunnel`, with `early` sent in the same breath as the request for it.
+async fn tunnel(mut tunnel: Client, early: &str) -> Client {
+    let asked = format!("CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n{early}");
+    tunnel.0.write_all(asked.as_bytes()).await.unwrap();
+    tunnel.0.flush().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tunnel.0.read_u8().await.unwrap());
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    tunnel
+}
+
 #[test]
 fn a_tunnel_is_a_connection_like_any_other() {
     run(async {
         let (client, _server) = broker(echo_at_end().await, Protocol::Tcp);
-        let mut tunnel = Client::connect(client.outbound).await;
-        tunnel
-            .0
-            .write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n")
-            .await
-            .unwrap();
-        tunnel.0.flush().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(tunnel.0.read_u8().await.unwrap());
-        }
-        assert!(
-            head.starts_with(b"HTTP/1.1 200"),
-            "{}",
-            String::from_utf8_lossy(&head)
-        );
-        tunnel.0.write_all(b"through").await.unwrap();
-        tunnel.0.shutdown().await.unwrap();
+        let mut opaque = tunnel(Client::connect(client.outbound).await, "").await;
+        opaque.0.write_all(b"through").await.unwrap();
+        opaque.0.shutdown().await.unwrap();
         let mut all = Vec::new();
-        tunnel.0.read_to_end(&mut all).await.unwrap();
+        opaque.0.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, b"through");
         let (app, journal) = http1(|_| ok("in a tunnel")).await;
         let (client, _server) = broker(app, Protocol::Http1);
-        let mut tunnel = Client::connect(client.outbound).await;
-        tunnel
-            .0
-            .write_all(b"CONNECT broker:5222 HTTP/1.1\r\nHost: broker:5222\r\n\r\n")
-            .await
-            .unwrap();
-        tunnel.0.flush().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(tunnel.0.read_u8().await.unwrap());
-        }
-        assert_eq!(tunnel.get("broker:5222", "/x").await.body, "in a tunnel");
+        let mut requests = tunnel(Client::connect(client.outbound).await, "").await;
+        assert_eq!(requests.get("broker:5222", "/x").await.body, "in a tunnel");
         assert_eq!(journal.borrow()[0].line, "GET /x HTTP/1.1");
+    });
+}
+
+#[test]
+fn what_comes_in_one_breath_with_the_request_for_a_tunnel_is_whole() {
+    run(async {
+        for length in [10, 1000, 5000, 20_000] {
+            let (app, journal) = http1(|_| ok("whole")).await;
+            let (client, _server) = broker(app, Protocol::Detect);
+            let body = "x".repeat(length);
+            let post = format!("POST / HTTP/1.1\r\nHost: broker\r\nContent-Length: {length}\r\n\r\n{body}");
+            // What comes behind an earlier request is read in larger pieces than what comes first.
+            let mut connection = Client::connect(client.outbound).await;
+            assert_eq!(connection.get("broker:5222", "/").await.body, "whole");
+            let mut requests = tunnel(connection, &post).await;
+            assert_eq!(requests.read().await.unwrap().body, "whole", "{length}");
+            assert_eq!(journal.borrow()[1].body.len(), length);
+        }
+    });
+}
+
+#[test]
+fn http_1_0_without_a_host_goes_where_its_connection_goes() {
+    run(async {
+        let (app, journal) = http1(|_| ok("old")).await;
+        let (client, _server) = broker(app, Protocol::Http1);
+        let mut stream = TcpStream::connect(client.binds[0]).await.unwrap();
+        stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.0 200 OK\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\nold"), "{text}");
+        assert_eq!(journal.borrow()[0].field("host"), Some(BROKER));
     });
 }
