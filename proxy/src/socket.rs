@@ -1,8 +1,9 @@
 //! Sockets and their options: every TCP connection of the data plane is made or adopted here.
 //!
 //! Small writes that wait for an acknowledgement are the classic way to lose 40 ms per request, so `TCP_NODELAY` is
-//! set on every connection, and setting it is not best effort: a connection without it is refused. Keep-alive and
-//! `TCP_USER_TIMEOUT` turn a peer that vanished (a killed node sends no FIN) into an error within [`USER_TIMEOUT`].
+//! set on every connection, and setting it is not best effort: a connection without it is refused. Keep-alive turns a
+//! peer that vanished (a killed node sends no FIN) into an error, on connections between sidecars also while sent bytes
+//! wait for it, within [`USER_TIMEOUT`] ([`is_always_read`]).
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket};
@@ -20,7 +21,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Probes without an answer after which a connection is dead.
 const KEEPALIVE_PROBES: u32 = 4;
-/// How long sent bytes may stay unacknowledged.
+/// How long sent bytes may stay unacknowledged on a connection whose other end always reads.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens `workers` listening sockets on one address, so that the kernel spreads connections over them
@@ -79,8 +80,15 @@ fn configure(socket: &SockRef<'_>) -> io::Result<()> {
             .with_time(KEEPALIVE_IDLE)
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES),
-    )?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    )
+}
+
+/// Says that whoever is at the other end of `stream` reads at any time (HTTP/2 between sidecars): bytes that stay
+/// unacknowledged for [`USER_TIMEOUT`] are an error. Not for other connections: the kernel ends by `TCP_USER_TIMEOUT` also
+/// one whose reader lives and merely takes its time (its window is shut, tcp(7)).
+pub fn is_always_read(stream: &TcpStream) {
+    // An error means the connection is gone already.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
 /// Connects; the caller bounds the time.
@@ -146,6 +154,12 @@ mod tests {
             assert!(stream.nodelay().unwrap());
             let socket = SockRef::from(stream);
             assert!(socket.keepalive().unwrap());
+            assert_eq!(
+                socket.tcp_user_timeout().unwrap(),
+                None,
+                "a reader may take its time"
+            );
+            is_always_read(stream);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         }
     }

@@ -81,15 +81,13 @@ impl From<server::TlsStream<Prefixed>> for Stream {
 }
 
 impl Stream {
-    /// Puts bytes back that were read ahead.
+    /// Puts bytes back that were read ahead, before what is left of those that were put back earlier.
     #[must_use]
     pub fn with_prefix(mut self, read_ahead: Bytes) -> Self {
-        debug_assert!(
-            self.prefix.is_empty() || read_ahead.is_empty(),
-            "bytes read ahead twice"
-        );
-        if !read_ahead.is_empty() {
+        if self.prefix.is_empty() {
             self.prefix = read_ahead;
+        } else if !read_ahead.is_empty() {
+            self.prefix = [read_ahead, self.prefix].concat().into();
         }
         self
     }
@@ -139,6 +137,11 @@ impl Stream {
     /// The address of the other end, if the connection still has one.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.tcp().peer_addr().ok()
+    }
+
+    /// Whoever is at the other end always reads; see [`socket::is_always_read`].
+    pub fn is_always_read(&self) {
+        socket::is_always_read(self.tcp());
     }
 
     /// Makes the coming drop a reset.
