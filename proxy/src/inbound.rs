@@ -50,7 +50,9 @@ const NO_SERVICE: &str = "none";
 struct Site {
     worker: Rc<Worker>,
     peer: SocketAddr,
-    /// How the application speaks.
+    /// The port that was dialled.
+    port: u16,
+    /// How the application was said to speak when the connection was made.
     protocol: Protocol,
     app: Arc<Endpoint>,
     edge: Rc<Edge>,
@@ -82,7 +84,7 @@ pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, po
 async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: u16, app: SocketAddr) {
     let policy = policy(&worker, port);
     let tracked = worker.tracker.track(Direction::Inbound);
-    let site = Site::new(worker, peer, app, &policy);
+    let site = Site::new(worker, peer, (port, app), &policy);
     let stream = Stream::from(tcp);
     let stream = match (policy.tls, policy.protocol) {
         (TlsMode::Permissive, Protocol::Tcp | Protocol::Detect) => {
@@ -124,7 +126,12 @@ fn policy(worker: &Worker, port: u16) -> InboundPort {
 }
 
 impl Site {
-    fn new(worker: Rc<Worker>, peer: SocketAddr, app: SocketAddr, policy: &InboundPort) -> Self {
+    fn new(
+        worker: Rc<Worker>,
+        peer: SocketAddr,
+        (port, app): (u16, SocketAddr),
+        policy: &InboundPort,
+    ) -> Self {
         let service = policy.service.clone().unwrap_or_else(|| NO_SERVICE.into());
         let app = Endpoint {
             address: app,
@@ -138,10 +145,16 @@ impl Site {
             edge: worker.edge(&service, Direction::Inbound),
             worker,
             peer,
+            port,
             protocol: policy.protocol,
             app: Arc::new(app),
             identity: None,
         }
+    }
+
+    /// What the port offers by now: a connection may live for long, and what holds for a request is what holds when it comes.
+    fn policy(&self) -> InboundPort {
+        policy(&self.worker, self.port)
     }
 }
 
@@ -172,21 +185,23 @@ async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
     let expires = site.worker.local.at(own.leaf.not_after().min(peer.not_after));
     let expires = site.worker.local.instant(expires);
     let stream = Stream::from(tls);
-    match spoken.as_deref() {
-        Some(alpn::TCP) => opaque::serve(&site, stream, &tracked).await,
+    let detected = match spoken.as_deref() {
+        Some(alpn::TCP) => return opaque::serve(&site, stream, &tracked).await,
         Some(alpn::H2 | alpn::FOREIGN_H2) => {
-            // Its successor is the client's affair; what runs when a leaf expires ends by itself.
-            let expiry = async {
-                tokio::time::sleep_until(expires).await;
-                tracked.finish();
-                pending::<()>().await;
-            };
-            tokio::select! {
-                () = requests(site, stream, Detected::Http2, &tracked) => {}
-                () = expiry => {}
-            }
+            stream.is_always_read();
+            Detected::Http2
         }
-        _ => requests(site, stream, Detected::Http1, &tracked).await,
+        _ => Detected::Http1,
+    };
+    // Its successor is the client's affair; what runs when a leaf expires ends by itself.
+    let expiry = async {
+        tokio::time::sleep_until(expires).await;
+        tracked.finish();
+        pending::<()>().await;
+    };
+    tokio::select! {
+        () = requests(site, stream, detected, &tracked) => {}
+        () = expiry => {}
     }
 }
 

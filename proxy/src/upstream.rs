@@ -25,10 +25,15 @@ use weft_proxy_core::retry::Failure;
 use weft_proxy_core::time::Now;
 
 use crate::dial::{DialError, Dialled, dial};
+use crate::http::upload::Sending;
 use crate::http::{Body, UploadBody, h1, h2};
 use crate::local::Local;
 use crate::stream::Stream;
 use crate::telemetry::metrics::counting_panics;
+
+mod unsent;
+
+pub use unsent::build;
 
 /// How an endpoint is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +63,16 @@ thread_local! {
 }
 
 impl Bounds {
+    /// Whether they are the `other` ones.
+    fn are(&self, other: &Self) -> bool {
+        let same = |(mine, limit): &(Arc<Gauge>, u32), (theirs, other): &(Arc<Gauge>, u32)| {
+            limit == other && Arc::ptr_eq(mine, theirs)
+        };
+        self.connect_timeout == other.connect_timeout
+            && same(&self.connections, &other.connections)
+            && same(&self.pending, &other.pending)
+    }
+
     /// The bounds of connections that belong to no cluster.
     pub fn local(connect_timeout: Duration) -> Self {
         let [connections, pending] = LOCAL.with(Clone::clone);
@@ -113,6 +128,8 @@ pub struct Held {
     connection: Rc<Connection>,
     pool: Rc<Pool>,
     local: Rc<Local>,
+    /// The request's body.
+    sending: Option<Sending>,
 }
 
 impl Upstream {
@@ -125,7 +142,8 @@ impl Upstream {
         bounds: &Bounds,
         request: Request<UploadBody>,
     ) -> Result<(Response<Body>, Held), Failure> {
-        let held = self.pool(endpoint, speak, bounds).take(local).await?;
+        let mut held = self.pool(endpoint, speak, bounds).take(local).await?;
+        held.sending = Some(request.body().sending());
         let response = match &held.connection.wire {
             Wire::Http2(sender) => sender
                 .clone()
@@ -146,9 +164,7 @@ impl Upstream {
         let pool = pools
             .entry(key)
             .or_insert_with(|| Rc::new(Pool::new(speak, Arc::clone(endpoint), bounds.clone())));
-        if pool.bounds.borrow().connections.1 != bounds.connections.1
-            || pool.bounds.borrow().connect_timeout != bounds.connect_timeout
-        {
+        if !pool.bounds.borrow().are(bounds) {
             *pool.bounds.borrow_mut() = bounds.clone();
         }
         Rc::clone(pool)
@@ -221,7 +237,7 @@ impl Pool {
                 waiting = Some(self.wait()?);
             }
             if let Take::Open(id) = take {
-                self.open(local, id)?;
+                self.open(local, id);
             }
             let failures = self.failures.get();
             self.changed.notified().await;
@@ -243,6 +259,7 @@ impl Pool {
             connection,
             pool: Rc::clone(self),
             local: Rc::clone(local),
+            sending: None,
         };
         match &held.connection.wire {
             Wire::Http1(sender) => {
@@ -277,12 +294,13 @@ impl Pool {
         })
     }
 
-    /// Begins to make a connection.
-    fn open(self: &Rc<Self>, local: &Rc<Local>, id: ConnectionId) -> Result<(), Failure> {
+    /// Begins to make a connection, if there is a place for it. Where no other takes requests one is always made, so that every
+    /// worker reaches every endpoint, however few connections are allowed; elsewhere the next free one is waited for.
+    fn open(self: &Rc<Self>, local: &Rc<Local>, id: ConnectionId) {
         let (gauge, limit) = self.bounds.borrow().connections.clone();
-        let Some(place) = gauge.permit(limit) else {
-            self.decisions.borrow_mut().lost(id);
-            return Err(Failure::Overloaded);
+        let alone = !self.decisions.borrow().has_other(id, local.now());
+        let Some(place) = gauge.permit(if alone { u32::MAX } else { limit }) else {
+            return self.decisions.borrow_mut().lost(id);
         };
         let opening = Opening {
             pool: Rc::clone(self),
@@ -291,7 +309,6 @@ impl Pool {
         };
         let local = Rc::clone(local);
         spawn_local(counting_panics(async move { opening.run(&local, place).await }));
-        Ok(())
     }
 
     fn upkeep(self: &Rc<Self>, local: &Rc<Local>, now: Now) {
@@ -308,12 +325,11 @@ impl Pool {
         for upkeep in due {
             match upkeep {
                 Upkeep::Close(id) => drop(self.connections.borrow_mut().remove(&id)),
-                Upkeep::Open(id) => {
-                    // Without a place for a successor requests wait for one when they need it.
-                    let _ = self.open(local, id);
-                }
+                // Without a place for a successor requests wait for one when they need it.
+                Upkeep::Open(id) => self.open(local, id),
             }
         }
+        self.wake(); // a connection may have retired that was waited for
     }
 
     fn lose(&self, id: ConnectionId) {
@@ -411,11 +427,18 @@ impl Held {
     pub fn sent(&self) -> Now {
         self.sent
     }
+
+    /// Whether an HTTP/1 connection is not free, though the response is over: who came next would wait for the rest of the
+    /// request's body.
+    fn is_still_sending(&self) -> bool {
+        let sending = self.sending.as_ref().is_some_and(Sending::under_way);
+        sending && matches!(self.connection.wire, Wire::Http1(_))
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.connection.is_closed() {
+        if self.connection.is_closed() || self.is_still_sending() {
             return self.pool.lose(self.id);
         }
         if self
@@ -448,11 +471,13 @@ async fn connect(
                 .map_err(|_| Failure::ConnectFailed)?;
             Wire::Http1(RefCell::new(sender))
         }
-        Speak::Http2 => Wire::Http2(
-            h2::Sender::new(stream)
-                .await
-                .map_err(|_| Failure::ConnectFailed)?,
-        ),
+        Speak::Http2 => {
+            if endpoint.identity.is_some() {
+                stream.is_always_read();
+            }
+            let sender = h2::Sender::new(stream).await;
+            Wire::Http2(sender.map_err(|_| Failure::ConnectFailed)?)
+        }
     };
     Ok((wire, expires))
 }

@@ -244,6 +244,13 @@ impl Pool {
             .min()
     }
 
+    /// Whether another connection than `id` is being opened or takes requests, perhaps only when others have ended.
+    pub fn has_other(&self, id: ConnectionId, now: Now) -> bool {
+        self.members
+            .iter()
+            .any(|(other, member)| *other != id && !member.stage.is_retired(now))
+    }
+
     /// Whether there is no connection at all.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -11,7 +11,7 @@ use weft_proxy_core::hygiene::{
     strip_private,
 };
 use weft_proxy_core::outcome::{Reason, is_grpc};
-use weft_proxy_core::resource::{Name, Protocol};
+use weft_proxy_core::resource::{Name, Protocol, TlsMode};
 use weft_proxy_core::retry::Failure;
 
 use super::{CONNECT_TIMEOUT, Site};
@@ -21,10 +21,7 @@ use crate::http::{Body, Upload, absolute};
 use crate::memory::Pressure;
 use crate::telemetry::metrics::{self, Direction};
 use crate::telemetry::trace;
-use crate::upstream::{Bounds, Held, Own, Speak};
-
-/// Tries of a request that provably did not leave this proxy.
-const UNSENT_TRIES: u32 = 3;
+use crate::upstream::{Bounds, Held, Own, Speak, build};
 
 /// The application's end of an upgraded connection, and the exchange that goes on.
 pub(super) type Slot = Rc<RefCell<Option<(Box<Own>, Box<Open>)>>>;
@@ -38,7 +35,8 @@ pub(super) async fn serve(
 ) -> Response<Relayed> {
     let worker = &site.worker;
     let grpc = is_grpc(request.headers());
-    let speak = speak(site.protocol, grpc);
+    let policy = site.policy();
+    let speak = speak(policy.protocol, grpc);
     let spoken = if speak == Speak::Http2 {
         Version::HTTP_2
     } else {
@@ -49,6 +47,9 @@ pub(super) async fn serve(
     finish.edge = Some(Rc::clone(&site.edge));
     finish.meshed = site.identity.is_some();
     let method = request.method().clone();
+    if policy.tls == TlsMode::Strict && site.identity.is_none() {
+        return refuse(&site, Reason::IdentityRequired, None, &method, finish);
+    }
     if worker.pressure() != Pressure::None {
         return refuse(&site, Reason::Shedding, None, &method, finish);
     }
@@ -83,8 +84,14 @@ pub(super) async fn serve(
                 Err(failure) => refuse(&site, failure.reason(), None, &method, finish),
             };
         }
-        _ => send(&site, head, &upload, speak).await,
+        _ => {
+            let upstream = &worker.upstream;
+            upstream
+                .send_alone(&worker.local, &site.app, speak, &bounds(), &head, &upload)
+                .await
+        }
     };
+    upload.forget();
     match sent {
         Ok((response, place)) => forward(&site, response, Some(place), finish, &method),
         Err(failure) => refuse(&site, failure.reason(), None, &method, finish),
@@ -205,38 +212,6 @@ fn address(uri: &mut Uri, headers: &mut HeaderMap, facts: &RequestFacts, http2: 
 
 fn bounds() -> Bounds {
     Bounds::local(CONNECT_TIMEOUT)
-}
-
-fn build(head: &http::request::Parts, upload: &Upload) -> Request<crate::http::UploadBody> {
-    let mut request = Request::new(upload.attempt());
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = head.uri.clone();
-    *request.version_mut() = head.version;
-    request.headers_mut().clone_from(&head.headers);
-    request
-}
-
-/// Sends the request, again if provably nothing of it left: a kept connection that closes as it is taken is no failure
-/// of the application's.
-async fn send(
-    site: &Site,
-    head: http::request::Parts,
-    upload: &Upload,
-    speak: Speak,
-) -> Result<(Response<Body>, Held), Failure> {
-    let worker = &site.worker;
-    let mut tries = 1;
-    loop {
-        let request = build(&head, upload);
-        match worker
-            .upstream
-            .send(&worker.local, &site.app, speak, &bounds(), request)
-            .await
-        {
-            Err(Failure::Refused) if tries < UNSENT_TRIES && upload.replayable() => tries += 1,
-            sent => return sent,
-        }
-    }
 }
 
 async fn send_upgrade(

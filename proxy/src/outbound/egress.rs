@@ -17,7 +17,7 @@ use weft_proxy_core::snapshot::Lookup;
 
 use crate::drain::Tracked;
 use crate::finish::{Finish, Judge, Open, Relayed, answer, completed};
-use crate::http::{Body, Upload, UploadBody, absolute};
+use crate::http::{Body, Upload, absolute};
 use crate::stream::Stream;
 use crate::upstream::{Bounds, Held, Speak};
 use crate::worker::Worker;
@@ -111,10 +111,10 @@ pub(super) async fn request(
         Err(reason) => return answer(reason, asked.as_deref(), &method, finish, None),
     };
     finish.note(|noted| noted.endpoint = Some(address));
-    let (speak, sent) = prepare(request, facts);
+    let (speak, head, upload) = prepare(request, facts);
     let upstream = &worker.upstream;
     match upstream
-        .send(&worker.local, &outside(address), speak, &bounds(), sent)
+        .send_alone(&worker.local, &outside(address), speak, &bounds(), &head, &upload)
         .await
     {
         Err(failure) => answer(failure.reason(), None, &method, finish, None),
@@ -123,7 +123,7 @@ pub(super) async fn request(
 }
 
 /// The request as the outside gets it.
-fn prepare(request: Request<Body>, facts: &RequestFacts) -> (Speak, Request<UploadBody>) {
+fn prepare(request: Request<Body>, facts: &RequestFacts) -> (Speak, http::request::Parts, Upload) {
     let (mut head, body) = request.into_parts();
     strip_hop_by_hop(&mut head.headers);
     strip_private(&mut head.headers);
@@ -131,7 +131,7 @@ fn prepare(request: Request<Body>, facts: &RequestFacts) -> (Speak, Request<Uplo
     let upload = Upload::new(body);
     upload.forget();
     if head.version == Version::HTTP_2 {
-        return (Speak::Http2, Request::from_parts(head, upload.attempt()));
+        return (Speak::Http2, head, upload);
     }
     let path = head.uri.path_and_query().cloned();
     head.uri = absolute(None, path.unwrap_or_else(|| PathAndQuery::from_static("/")));
@@ -141,7 +141,7 @@ fn prepare(request: Request<Body>, facts: &RequestFacts) -> (Speak, Request<Uplo
         head.headers.insert(HOST, host);
     }
     head.version = Version::HTTP_11;
-    (Speak::Http1, Request::from_parts(head, upload.attempt()))
+    (Speak::Http1, head, upload)
 }
 
 /// Sends the response on.

@@ -1,11 +1,15 @@
 //! What is no part of the mesh, where egress is allowed.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::io::{AsyncWriteExt, BufStream};
 use weft_proxy_core::resource::Protocol;
 
-use crate::apps::{Client, http1, ok};
+use crate::apps::{Client, http1, listen, ok, read_request};
 use crate::mesh::{Ca, Proxy, id, run};
 
-fn allowing() -> std::rc::Rc<Proxy> {
+fn allowing() -> Rc<Proxy> {
     let ca = Ca::new();
     let proxy = Proxy::start(Some(ca.identity(&id("order"))), &[], &["--egress=allow"]);
     proxy.know("user.shop.svc.cluster.local:80", Protocol::Http1, Vec::new());
@@ -61,5 +65,34 @@ fn a_name_is_asked_for_as_it_was_written() {
         let host = format!("localhost:{}", app.port());
         let answer = Client::connect(proxy.outbound).await.get(&host, "/").await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "outside"));
+    });
+}
+
+#[test]
+fn a_kept_connection_that_closes_as_it_is_taken_costs_no_request() {
+    run(async {
+        let kept = Rc::new(RefCell::new(None));
+        let keep = Rc::clone(&kept);
+        let app = listen(move |stream| {
+            let keep = Rc::clone(&keep);
+            async move {
+                let mut stream = BufStream::new(stream);
+                read_request(&mut stream).await.unwrap();
+                stream.write_all(ok("outside").as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                *keep.borrow_mut() = Some(stream);
+            }
+        })
+        .await;
+        let proxy = allowing();
+        proxy.know_absent(&app.to_string());
+        let mut connection = Client::connect(proxy.outbound).await;
+        let post = format!("POST / HTTP/1.1\r\nHost: {app}\r\nContent-Length: 1\r\n\r\nx");
+        for number in 0..10 {
+            connection.0.write_all(post.as_bytes()).await.unwrap();
+            connection.0.flush().await.unwrap();
+            drop(kept.take());
+            assert_eq!(connection.read().await.unwrap().status, 200, "{number}");
+        }
     });
 }

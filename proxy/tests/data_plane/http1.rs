@@ -80,6 +80,61 @@ fn bodies_pass_with_a_length_and_in_chunks() {
 }
 
 #[test]
+fn a_body_in_chunks_passes_whatever_the_method() {
+    run(async {
+        let (app, journal) = echo().await;
+        let pair = Pair::new(app);
+        let client = Proxy::client(&Ca::new(), "order");
+        client.know(USER, Protocol::Http1, vec![plain(app)]);
+        for outbound in [pair.client.outbound, client.outbound] {
+            let mut connection = Client::connect(outbound).await;
+            for method in ["GET", "DELETE", "OPTIONS", "PATCH"] {
+                let text = format!(
+                    "{method} / HTTP/1.1\r\nHost: user\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nfoo\r\n0\r\n\r\n"
+                );
+                assert_eq!(connection.send(&text).await.unwrap().body, "foo", "{method}");
+            }
+            connection.get("user", "/").await;
+            let seen = journal.borrow();
+            assert_eq!(
+                seen.last().unwrap().field("transfer-encoding"),
+                None,
+                "without a body"
+            );
+        }
+    });
+}
+
+#[test]
+fn an_upload_that_outlives_its_answer_holds_up_nobody() {
+    run(async {
+        // Answers when it has read a head, and goes on reading.
+        let app = listen(|stream| async move {
+            let mut stream = BufStream::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                if line == "\r\n" {
+                    stream.write_all(ok("early").as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+                line.clear();
+            }
+        })
+        .await;
+        let pair = Pair::new(app);
+        let client = Proxy::client(&Ca::new(), "order");
+        client.know(USER, Protocol::Http1, vec![plain(app)]);
+        for outbound in [pair.client.outbound, client.outbound] {
+            let mut slow = Client::connect(outbound).await;
+            let begun = "POST / HTTP/1.1\r\nHost: user\r\nContent-Length: 100\r\n\r\nx";
+            assert_eq!(slow.send(begun).await.unwrap().body, "early");
+            let mut other = Client::connect(outbound).await;
+            assert_eq!(other.get("user", "/").await.body, "early");
+        }
+    });
+}
+
+#[test]
 fn http_1_0_gets_an_answer_and_its_end() {
     run(async {
         let (app, _) =

@@ -98,6 +98,26 @@ fn permissive_takes_plaintext_the_mesh_and_an_applications_own_tls() {
     });
 }
 
+#[test]
+fn a_policy_that_changes_holds_for_the_next_request_of_every_connection() {
+    run(async {
+        let ca = Ca::new();
+        let (app, journal) = http1(|_| ok("let in")).await;
+        let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Permissive);
+        let client = Proxy::client(&ca, "order");
+        client.know(USER, Protocol::Http1, vec![meshed(server.inbound[0], "user")]);
+        let mut plaintext = Client::connect(server.inbound[0]).await;
+        let mut mesh = Client::connect(client.outbound).await;
+        for tls in [TlsMode::Permissive, TlsMode::Strict, TlsMode::Permissive] {
+            server.offer(Protocol::Http1, tls);
+            let status = plaintext.get("user", "/").await.status;
+            assert_eq!(status, if tls == TlsMode::Strict { 403 } else { 200 });
+            assert_eq!(mesh.get("user", "/").await.status, 200);
+        }
+        assert_eq!(journal.borrow().len(), 5);
+    });
+}
+
 /// Whether one request of a client with `identity` to the account `expected` reaches the application of `server`.
 async fn reaches(identity: Identity, server: &Proxy, expected: &str, count: &Cell<u32>) -> (bool, u16) {
     let client = Proxy::start(Some(identity), &[], &[]);

@@ -6,6 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+use weft_identity::spiffe::SpiffeId;
+use weft_identity::tls::{self, Expected, alpn};
 use weft_proxy::identity::Identity;
 use weft_proxy::runtime::Phase;
 use weft_proxy_core::resource::{Protocol, TlsMode};
@@ -138,5 +141,27 @@ fn requests_move_to_a_new_connection_before_a_leaf_expires() {
             }
         }
         assert!(renewals > 4, "the first leaf has expired, and so has the second");
+    });
+}
+
+#[test]
+fn a_kept_connection_of_http1_takes_no_request_after_a_leaf_has_expired() {
+    run(async {
+        let ca = Ca::new();
+        let (app, _journal) = http1(|_| ok("foreign")).await;
+        let server = Proxy::service(&ca, "user", app, Protocol::Http1, TlsMode::Strict);
+        let leaf = ca.leaf(&id("order"), Duration::from_secs(2));
+        let expected = Expected::from(id("user").parse::<SpiffeId>().unwrap());
+        let config = tls::client_config(Some(&leaf), &ca.bundle(), expected, &[alpn::FOREIGN_H1]).unwrap();
+        let tcp = TcpStream::connect(server.inbound[0]).await.unwrap();
+        let connected = TlsConnector::from(config).connect(tls::unnamed(), tcp).await;
+        let mut stream = connected.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: user\r\n\r\n")
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        assert!(all.ends_with(b"foreign"), "{}", all.escape_ascii());
     });
 }

@@ -250,3 +250,56 @@ fn a_deadline_ends_the_exchange_and_an_attempt() {
         );
     });
 }
+
+#[test]
+fn a_limit_of_connections_makes_requests_wait_and_leaves_every_endpoint_one() {
+    run(async {
+        let (first, journal) = http1(|_| ok("served")).await;
+        let (second, _) = http1(|_| ok("served")).await;
+        let client = Proxy::client(&Ca::new(), "order");
+        let endpoints = vec![plain(first), plain(second)];
+        client.know_with(USER, Protocol::Http1, endpoints, vec![rule(USER)], |cluster| {
+            cluster.limits.connections = 1;
+        });
+        let request = || async {
+            let mut connection = Client::connect(client.outbound).await;
+            connection.get("user", "/").await.status
+        };
+        let at_once: Vec<_> = (0..8).map(|_| request()).collect();
+        let answered = futures_util::future::join_all(at_once).await;
+        assert_eq!(answered, [200; 8]);
+        assert_eq!(journal.borrow().len(), 4);
+    });
+}
+
+#[test]
+fn a_changed_limit_of_waiting_requests_holds_at_once() {
+    run(async {
+        // Takes connections and never says anything.
+        let silent =
+            listen(|mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
+        let client = Proxy::client(&Ca::new(), "order");
+        let know = |pending| {
+            client.know_with(
+                USER,
+                Protocol::Http1,
+                vec![meshed(silent, "user")],
+                vec![rule(USER)],
+                |cluster| {
+                    cluster.limits.pending = pending;
+                    cluster.default_retry.attempts = 0;
+                    cluster.connect_timeout = Duration::from_millis(300);
+                },
+            );
+        };
+        let ask = || async {
+            let mut connection = Client::connect(client.outbound).await;
+            connection.get("user", "/").await.status
+        };
+        know(1);
+        let mut both = [tokio::join!(ask(), ask()).0, 0];
+        know(2);
+        (both[0], both[1]) = tokio::join!(ask(), ask());
+        assert_eq!(both, [Reason::ConnectTimeout.status().as_u16(); 2]);
+    });
+}

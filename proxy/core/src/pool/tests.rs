@@ -48,6 +48,17 @@ fn waiting_requests_open_no_more_than_they_need() {
 }
 
 #[test]
+fn another_connection_counts_until_it_takes_no_request_any_more() {
+    let (mut pool, old) = open(Settings::HTTP1, Some(at(60_000)));
+    assert!(!pool.has_other(old, at(0)));
+    assert_eq!(pool.take(at(1), 0), Take::Use(old));
+    let new = opening(&mut pool, at(1), 0);
+    assert!(pool.has_other(new, at(59_999)), "its one place may become free");
+    assert!(!pool.has_other(new, at(60_000)), "it ends with what runs on it");
+    assert!(pool.has_other(old, at(60_000)), "one that is being opened");
+}
+
+#[test]
 fn the_peers_limit_counts() {
     let mut pool = Pool::new(Settings::HTTP2);
     let id = opening(&mut pool, at(0), 0);
