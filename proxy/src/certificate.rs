@@ -204,14 +204,16 @@ impl Certificates {
     }
 
     async fn look(&mut self) {
-        let now = SystemTime::now();
-        if now < self.schedule.due() {
-            let valid = self
-                .current
-                .as_ref()
-                .is_some_and(|current| current.leaf.is_valid_at(now));
-            return self.health.set(CONDITION, valid);
+        if SystemTime::now() >= self.schedule.due() {
+            self.try_to_renew().await;
         }
+        let now = SystemTime::now();
+        let current = self.current.as_ref();
+        let valid = current.is_some_and(|current| current.leaf.is_valid_at(now));
+        self.health.set(CONDITION, valid);
+    }
+
+    async fn try_to_renew(&mut self) {
         match self.renew().await {
             Ok(signed) => {
                 metrics::counter!("weft_certificate_renewals_total", "result" => "success").increment(1);

@@ -242,6 +242,28 @@ async fn a_renewal_that_fails_keeps_the_old_one_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_is_missing() {
+    let mut fixture = Fixture::new(&[]).await;
+    fixture.fake.sign_so(Signing::Good(Duration::from_secs(2)));
+    let _roots = fixture.renew();
+    let first = fixture.identity(|_| true).await;
+    fixture.fake.sign_so(Signing::Refuse);
+    while first.leaf.is_valid_at(SystemTime::now()) {
+        fixture.fake.next().await;
+    }
+    // Whoever asks again has seen the refusal before, which came when the leaf had expired.
+    for _ in 0..2 {
+        fixture.fake.next().await;
+    }
+    assert!(fixture.health.missing().contains(&certificate::CONDITION));
+    fixture.fake.sign_so(Signing::Good(Duration::from_hours(1)));
+    fixture
+        .identity(|identity| identity.leaf.serial() != first.leaf.serial())
+        .await;
+    assert!(!fixture.health.missing().contains(&certificate::CONDITION));
+}
+
+#[tokio::test]
 async fn new_roots_are_taken_over_and_a_leaf_they_do_not_know_is_replaced() {
     let fixture = Fixture::new(&[]).await;
     let roots = fixture.renew();
