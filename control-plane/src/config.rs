@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use weft_control_plane_core::issue::{LIFETIME_MAX, LIFETIME_MIN};
 use weft_control_plane_core::names::Settings;
+use weft_control_plane_core::pod_certificate::SPAN_MIN;
 use weft_identity::spiffe::{SpiffeId, TrustDomain};
 
 mod cluster;
@@ -255,6 +256,14 @@ fn assemble(args: &Args, problems: &mut Problems) -> Option<Config> {
         .collect();
     if let Some(Source::Kubernetes(cluster)) = &source {
         own_names.extend(cluster.service_names(&args.cluster_domain).map(OwnName::Dns));
+        let enough = !cluster.pod_certificates || lifetime.is_none_or(|lifetime| lifetime >= SPAN_MIN);
+        problems.check(
+            "--leaf-lifetime",
+            &args.leaf_lifetime,
+            enough.then_some(()).ok_or(format!(
+                "with --pod-certificates it has to be at least {SPAN_MIN:?}: the API server takes no shorter certificate"
+            )),
+        );
     }
     problems.check(
         "--log-level",
@@ -399,6 +408,13 @@ mod tests {
             .unwrap()
             .unwrap_err();
         assert_eq!(errors.len(), 2, "{errors:#?}");
+        let pods = |lifetime| {
+            let flags = ["--kubernetes", "--pod=p", "--pod-certificates", lifetime];
+            parse(&flags).unwrap()
+        };
+        let ConfigErrors(errors) = pods("--leaf-lifetime=59m").unwrap_err();
+        assert!(errors[0].contains("--pod-certificates"), "{errors:#?}");
+        pods("--leaf-lifetime=1h").unwrap();
     }
 
     #[test]

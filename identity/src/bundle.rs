@@ -124,7 +124,7 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Certificates as PEM, in their order.
-pub(crate) fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> String {
+pub fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     certificates
         .iter()

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Everything that is off by default, on.
-pub(crate) const EVERYTHING: [&str; 5] = [
+pub(crate) const EVERYTHING: [&str; 6] = [
     "--set=monitoring.podMonitor.enabled=true",
     "--set=monitoring.prometheusRule.enabled=true",
     "--set=monitoring.dashboard.enabled=true",
     "--set=controlPlane.autoscaling.enabled=true",
     "--set=identity.suppliedRoot=true",
+    "--set=identity.podCertificates=true",
 ];
 
 /// The repository's root.

@@ -34,6 +34,13 @@ const CLUSTER: &str = "
     rbac.authorization.k8s.io/clusterroles[weft-control-plane] get
 ";
 
+/// What is added where pods may mount certificates.
+const POD_CERTIFICATES: &str = "
+    certificates.k8s.io/podcertificaterequests list watch
+    certificates.k8s.io/podcertificaterequests/status patch
+    certificates.k8s.io/signers[weft.dev/mesh] sign
+";
+
 /// The same in its own namespace.
 const NAMESPACE: &str = "
     /secrets create
@@ -90,6 +97,17 @@ fn the_control_plane_may_do_exactly_this() {
         granted(find(&objects, "ClusterRole", "weft-control-plane")),
         listed(CLUSTER)
     );
+    assert_eq!(
+        granted(find(&objects, "Role", "weft-control-plane")),
+        listed(NAMESPACE)
+    );
+}
+
+#[test]
+fn whoever_may_sign_for_pods_may_do_just_that_in_addition() {
+    let objects = objects(&["--set=identity.podCertificates=true"]);
+    let cluster = listed(CLUSTER).into_iter().chain(listed(POD_CERTIFICATES)).collect();
+    assert_eq!(granted(find(&objects, "ClusterRole", "weft-control-plane")), cluster);
     assert_eq!(
         granted(find(&objects, "Role", "weft-control-plane")),
         listed(NAMESPACE)

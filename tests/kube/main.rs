@@ -6,6 +6,7 @@ mod injection;
 mod install;
 mod leader;
 mod place;
+mod pod_certificates;
 mod root;
 mod server;
 mod status;

@@ -12,6 +12,7 @@ pub(crate) async fn cluster(kubernetes: &Kubernetes, namespace: &str, pod: &str)
         service: "weft-control-plane".into(),
         owner: "weft-control-plane".into(),
         supplied_root: false,
+        pod_certificates: true,
         webhook: ([127, 0, 0, 1], 0).into(),
         injection: None,
     };

@@ -233,6 +233,14 @@ impl Kubernetes {
             .expect("a component can be started")
     }
 
+    /// Waits until the API server answers, after it was started again.
+    pub async fn serves(&self) {
+        let ready = ["get", "--raw", "/readyz"];
+        let waiting = async { while self.kubectl(&ready).await.is_err() {} };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("the API server does not serve after {PATIENCE:?}"));
+    }
+
     /// Where an API server of our own keeps everything; `etcd` is its data.
     pub fn state(&self) -> &Path {
         let server = self.server.as_ref();

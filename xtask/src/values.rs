@@ -126,6 +126,8 @@ pub(crate) struct Identity {
     pub(crate) leaf_lifetime: weft_api::duration::Duration,
     /// Never make a root: wait for the Secret weft-ca.
     pub(crate) supplied_root: bool,
+    /// Answer pods that mount a certificate of signer weft.dev/mesh.
+    pub(crate) pod_certificates: bool,
 }
 
 /// The Deployment weft-control-plane.

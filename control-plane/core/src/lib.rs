@@ -16,6 +16,7 @@ pub mod issue;
 pub mod leader;
 pub mod meshed;
 pub mod names;
+pub mod pod_certificate;
 pub mod precedence;
 pub mod registry;
 pub mod relist;

@@ -29,6 +29,10 @@ pub struct ClusterArgs {
     /// Never make a root: somebody else writes the Secret `weft-ca`, in cert-manager's form.
     #[arg(long, env = "WEFT_SUPPLIED_ROOT")]
     pub supplied_root: bool,
+    /// Answer the cluster's requests for pods' certificates (`PodCertificateRequest`) of signer `weft.dev/mesh`: there
+    /// the kubelet makes the key. It takes a leaf lifetime of at least an hour.
+    #[arg(long, env = "WEFT_POD_CERTIFICATES")]
+    pub pod_certificates: bool,
     /// Where the API server calls the injector (HTTPS).
     #[arg(
         long,
@@ -55,6 +59,8 @@ pub struct InCluster {
     pub owner: Arc<str>,
     /// Whether the root's Secret is made by somebody else.
     pub supplied_root: bool,
+    /// Whether requests for pods' certificates are answered.
+    pub pod_certificates: bool,
     /// The injector.
     pub webhook: SocketAddr,
     /// Values of the injector; `None`: there is none.
@@ -92,6 +98,7 @@ pub(super) fn parse(args: &ClusterArgs, problems: &mut Problems) -> Option<InClu
         service: service?,
         owner: owner?,
         supplied_root: args.supplied_root,
+        pod_certificates: args.pod_certificates,
         webhook: webhook?,
         injection: args.injection.clone(),
     })

@@ -9,6 +9,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
+use weft_control_plane_core::pod_certificate::SIGNER;
 
 use super::leader::{Leadership, WriteError};
 use super::{Cluster, FIELD_MANAGER, labels};
@@ -16,9 +17,6 @@ use crate::certificates::Issuing;
 
 /// Name of the object.
 pub const NAME: &str = "weft.dev:mesh:roots";
-
-/// Whose roots they are.
-pub const SIGNER: &str = "weft.dev/mesh";
 
 /// The API it belongs to, and its resource there.
 const API: (&str, &str) = ("certificates.k8s.io/v1beta1", "clustertrustbundles");
@@ -50,7 +48,7 @@ pub async fn publish(cluster: Cluster, issuing: Arc<Issuing>, leadership: Leader
 }
 
 async fn put_right(cluster: &Cluster, leadership: &Leadership, pem: &str) -> Result<(), WriteError> {
-    if !is_served(cluster).await? {
+    if !cluster.serves(API.0, API.1).await? {
         return Ok(());
     }
     let bundles: Api<ClusterTrustBundle> = Api::all(cluster.client.clone());
@@ -77,15 +75,6 @@ async fn put_right(cluster: &Cluster, leadership: &Leadership, pem: &str) -> Res
         .write(bundles.patch(NAME, &params, &patch))
         .await
         .map(drop)
-}
-
-/// Whether the cluster knows such objects.
-async fn is_served(cluster: &Cluster) -> kube::Result<bool> {
-    match cluster.client.list_api_group_resources(API.0).await {
-        Ok(known) => Ok(known.resources.iter().any(|resource| resource.name == API.1)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 async fn new_bundle(cluster: &Cluster, pem: &str) -> ClusterTrustBundle {

@@ -6,6 +6,7 @@ pub mod cluster_bundle;
 pub mod leader;
 pub mod meshing;
 pub mod owner;
+pub mod pod_certificates;
 pub mod replicas;
 pub mod review;
 pub mod root;
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub owner: Arc<str>,
     /// Whether somebody else makes the root's Secret.
     pub supplied_root: bool,
+    /// Whether requests for pods' certificates are answered.
+    pub pod_certificates: bool,
     /// Reviews tokens.
     pub reviewer: Arc<Reviewer>,
     /// Which namespaces are meshed.
@@ -91,8 +94,18 @@ impl Cluster {
             service: Arc::clone(&settings.service),
             owner: Arc::clone(&settings.owner),
             supplied_root: settings.supplied_root,
+            pod_certificates: settings.pod_certificates,
             webhook: settings.webhook,
             injection: settings.injection.as_deref().map(Arc::from),
+        }
+    }
+
+    /// Whether the API server has the resource `plural` in this version of a group.
+    pub async fn serves(&self, group_version: &str, plural: &str) -> kube::Result<bool> {
+        match self.client.list_api_group_resources(group_version).await {
+            Ok(known) => Ok(known.resources.iter().any(|resource| resource.name == plural)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::watch::channel;
 use tokio::task::JoinSet;
 
 use super::status::Writer;
-use super::{Cluster, cluster_bundle, leader, replicas, root, rotation, trust, watch, webhook};
+use super::{Cluster, cluster_bundle, leader, pod_certificates, replicas, root, rotation, trust, watch, webhook};
 use crate::app::{Foundation, Shared, StartError};
 use crate::config::Config;
 use crate::tokens::TokenChecker;
@@ -52,6 +52,13 @@ pub(crate) fn parts(
         issuing(),
         leadership.clone(),
     ));
+    if cluster.pod_certificates {
+        tasks.spawn(pod_certificates::sign(
+            cluster.clone(),
+            issuing(),
+            leadership.clone(),
+        ));
+    }
     let follower = root::Follower {
         cluster: cluster.clone(),
         issuing: issuing(),
