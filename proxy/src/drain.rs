@@ -6,7 +6,8 @@
 //! no clock read per request, and is kept to a second.
 //!
 //! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end, too, each
-//! after its first exchange (endpoint removal takes time to spread, and who comes late is still served).
+//! after its first exchange (endpoint removal takes time to spread, and who comes late is still served). One whose exchange is
+//! over counts as running until it has ended: what was answered last may still be on its way to a slow reader.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -52,6 +53,10 @@ struct State {
     busy: Cell<u32>,
     /// An exchange has begun on it.
     used: Cell<bool>,
+    /// Nothing runs on it, it is about to end, and until then it counts as running.
+    leaving: Cell<bool>,
+    /// It has ended, or is no connection of the tracker's any more; what runs on it goes on.
+    gone: Cell<bool>,
     /// The second in which the head that is being read began, plus one; 0 while none is.
     head_since: Cell<u32>,
     /// The same for a block of fields in HTTP/2, which may come while exchanges run.
@@ -185,6 +190,12 @@ impl State {
         }
     }
 
+    /// Whether the exchange that has just ended was the last one, so that its place is the connection's until that ends.
+    fn begins_to_leave(&self) -> bool {
+        let last = self.busy.get() == 0 && self.signal.get() == Signal::Finish;
+        last && !self.gone.get() && !self.leaving.replace(true)
+    }
+
     /// What the connection is to do now: one that was never used finishes after its first exchange.
     fn due(&self) -> Signal {
         match self.signal.get() {
@@ -260,6 +271,10 @@ impl Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
+        self.state.gone.set(true);
+        if self.state.leaving.get() {
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(tracker) = self.tracker.upgrade() {
             tracker.connections.borrow_mut().remove(&self.id);
         }
@@ -270,7 +285,9 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.state.busy.set(self.state.busy.get() - 1);
         self.state.idle_since.set(self.second.get());
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        if !self.state.begins_to_leave() {
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -375,5 +392,35 @@ mod tests {
         assert_eq!(tracker.open(), 2);
         drop((served, late, busy, old));
         assert_eq!((tracker.open(), running.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn what_was_answered_runs_until_its_connection_has_ended() {
+        let tracker = Tracker::new(Arc::default());
+        let running = || tracker.running.load(Ordering::Relaxed);
+        let connection = tracker.track(Direction::Inbound);
+        drop(connection.begin());
+        assert_eq!(running(), 0, "kept for the next exchange");
+        let last = connection.begin();
+        let upgraded = tracker.track(Direction::Inbound);
+        let goes_on = upgraded.begin();
+        tracker.drain();
+        drop(last);
+        drop(connection.begin());
+        assert_eq!(
+            running(),
+            2,
+            "one place for the connection, whatever still comes on it"
+        );
+        drop(upgraded);
+        assert_eq!(running(), 2);
+        drop(goes_on);
+        assert_eq!(
+            running(),
+            1,
+            "what outlives its connection has a place of its own"
+        );
+        drop(connection);
+        assert_eq!(running(), 0);
     }
 }
