@@ -77,20 +77,16 @@ pub(super) async fn serve(
     note(&mut finish, &site, &request, &facts);
     let upgrade = facts.upgrade.clone().filter(|_| slot.is_some());
     let (head, upload) = prepare(&site, request, &facts, upgrade.as_ref(), speak, &mut finish);
-    let sent = match (&upgrade, slot) {
-        (Some(_), Some(slot)) => {
-            return match send_upgrade(&site, head, &upload).await {
-                Ok((response, own)) => switch(&site, response, own, finish, &slot, &method),
-                Err(failure) => refuse(&site, failure.reason(), None, &method, finish),
-            };
-        }
-        _ => {
-            let upstream = &worker.upstream;
-            upstream
-                .send_alone(&worker.local, &site.app, speak, &bounds(), &head, &upload)
-                .await
-        }
-    };
+    if let (Some(_), Some(slot)) = (&upgrade, slot) {
+        return match send_upgrade(&site, head, &upload).await {
+            Ok((response, own)) => switch(&site, response, own, finish, &slot, &method),
+            Err(failure) => refuse(&site, failure.reason(), None, &method, finish),
+        };
+    }
+    let upstream = &worker.upstream;
+    let sent = upstream
+        .send_alone(&worker.local, &site.app, speak, &bounds(), &head, &upload)
+        .await;
     upload.forget();
     match sent {
         Ok((response, place)) => forward(&site, response, Some(place), finish, &method),

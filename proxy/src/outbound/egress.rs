@@ -118,7 +118,7 @@ pub(super) async fn request(
         .await
     {
         Err(failure) => answer(failure.reason(), None, &method, finish, None),
-        Ok((response, held)) => forward(response, held, finish, &method),
+        Ok((response, place)) => forward(response, place, finish, &method),
     }
 }
 
