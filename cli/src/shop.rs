@@ -67,6 +67,9 @@ pub(crate) struct Load {
     /// Requests per second.
     #[arg(long, default_value_t = 40)]
     rate: u32,
+    /// What the ids of its requests begin with, other than those of any other run.
+    #[arg(long)]
+    name: Option<String>,
     #[command(flatten)]
     led: Led,
 }
@@ -163,7 +166,9 @@ async fn run_load(told: Load) -> anyhow::Result<()> {
     announce::listening(&json!({}));
     let (outbound, _, stop) = led(told.led).await?;
     // Ids are unique over restarts, so that the journals tell executions of different runs apart.
-    let name = format!("load-{}", std::process::id());
+    let name = told
+        .name
+        .unwrap_or_else(|| format!("load-{}", std::process::id()));
     let tally = load::run(&name, outbound, told.rate, stop).await;
     println!("{}", json!({ "tally": tally }));
     Ok(())

@@ -1,7 +1,8 @@
 //! Pods that end, and applications that start before anything else.
 
-use crate::pods::{IMAGE, apply, echo, mesh, meshed_namespace};
-use crate::stage::{describe, kubectl, rolled_out};
+use weft_tests::node::{TEST_IMAGE, apply, describe, kubectl, meshed_namespace, rolled_out};
+
+use crate::pods::{echo, mesh};
 
 #[tokio::test]
 async fn a_job_finds_the_mesh_ready_and_completes() {
@@ -21,7 +22,7 @@ spec:
     spec:
       restartPolicy: Never
       containers:
-        - {{name: app, image: '{IMAGE}', args: [ask, http, 'echo:80']}}
+        - {{name: app, image: '{TEST_IMAGE}', args: [ask, http, 'echo:80']}}
 "
     );
     apply(cluster, &job).await;

@@ -3,8 +3,8 @@
 //!
 //! The tests share one mesh; each has a namespace of its own, with applications that echo ([`pods`]).
 
+mod families;
 mod jobs;
 mod pods;
 mod rolls;
-mod stage;
 mod strangers;

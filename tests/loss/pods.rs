@@ -1,12 +1,16 @@
 //! Namespaces with applications that echo, and load on them from inside.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
-use weft_tests::kube::Kubernetes;
+use weft_tests::kube::{Kubernetes, PATIENCE};
+use weft_tests::node::{self, GLANCE, TEST_IMAGE, apply, kubectl, ready};
 
-use crate::stage::{self, describe, kubectl, rolled_out};
+/// How many of each kind of traffic run side by side: as much as two cores answer.
+const WIDTH: usize = 2;
 
-/// The image of the tests' own programs.
-pub(crate) const IMAGE: &str = "weft.test/test:1";
+/// How long certificates live here: the shortest that is allowed, so that they are renewed all the time.
+pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(60);
 
 /// The cluster with a mesh in it; installed once.
 pub(crate) async fn mesh() -> &'static Kubernetes {
@@ -14,24 +18,13 @@ pub(crate) async fn mesh() -> &'static Kubernetes {
     let cluster = Kubernetes::with_node();
     INSTALLED
         .get_or_init(|| async {
-            stage::load_images(cluster).await;
-            // Certificates that live for a minute are renewed all the time.
-            let settings = ["controlPlane.replicas=2", "identity.leafLifetime=60s"];
-            stage::install(cluster, &settings).await;
+            node::load_images(cluster).await;
+            cluster.install_gateway_api().await;
+            let life = format!("identity.leafLifetime={}s", LEAF_LIFE.as_secs());
+            node::install(cluster, &["controlPlane.replicas=2", &life]).await;
         })
         .await;
     cluster
-}
-
-/// A new namespace that is meshed.
-pub(crate) async fn meshed_namespace(cluster: &Kubernetes, prefix: &str) -> String {
-    let namespace = cluster.namespace(prefix).await;
-    kubectl(
-        cluster,
-        &format!("label namespace {namespace} weft.dev/inject=enabled"),
-    )
-    .await;
-    namespace
 }
 
 /// A deployment `name` that echoes, with a Service that names each port's protocol. A port of a pod has one protocol,
@@ -62,12 +55,12 @@ spec:
     spec:
       containers:
         - name: app
-          image: {IMAGE}
+          image: {TEST_IMAGE}
           args: [serve, --name, {name}]
           readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
           lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
         - name: grpc
-          image: {IMAGE}
+          image: {TEST_IMAGE}
           args: [serve, --name, {name}, --http, '[::]:8081', --tcp, '[::]:9002', --banner, '[::]:9003']
           lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
 "
@@ -75,75 +68,114 @@ spec:
 }
 
 /// A pod that sends every kind of traffic to `echo` until it is told to stop.
-fn load(namespace: &str) -> String {
+fn load(namespace: &str, name: &str, at: &str) -> String {
     format!(
         "
 apiVersion: v1
 kind: Pod
-metadata: {{name: load, namespace: {namespace}}}
+metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   restartPolicy: Never
   containers:
     - name: app
-      image: {IMAGE}
-      args: [load, --http1, 'echo:80', --http2, 'echo:81', --tcp, 'echo:82']
+      image: {TEST_IMAGE}
+      args: [load, --http1, 'echo{at}:80', --http2, 'echo{at}:81', --tcp, 'echo{at}:82', --width, '{WIDTH}']
 "
     )
 }
 
-/// Applies YAML, which must be accepted.
-pub(crate) async fn apply(cluster: &Kubernetes, yaml: &str) {
-    cluster.apply(yaml).await.expect("the server takes it");
+/// Load on `echo`, from a pod.
+pub(crate) struct Load<'a> {
+    cluster: &'a Kubernetes,
+    namespace: String,
+    pod: &'static str,
 }
 
-/// A meshed namespace with two replicas of `echo` and load on them.
-pub(crate) async fn under_load(cluster: &Kubernetes, prefix: &str) -> String {
-    let namespace = meshed_namespace(cluster, prefix).await;
-    apply(cluster, &echo(&namespace, "echo", 2)).await;
-    rolled_out(cluster, &namespace).await;
-    apply(cluster, &load(&namespace)).await;
-    let ready = [
-        "wait",
-        "-n",
-        &namespace,
-        "--for=condition=Ready",
-        "pod/load",
-        "--timeout=60s",
-    ];
-    if let Err(why) = cluster.kubectl(&ready).await {
-        panic!("{why}\n{}", describe(cluster, &namespace).await);
+/// What a load has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    sent: u64,
+    failed: u64,
+}
+
+impl<'a> Load<'a> {
+    /// Starts a pod in `namespace` that asks `echo` of the namespace `of`.
+    pub(crate) async fn start(cluster: &'a Kubernetes, namespace: &str, pod: &'static str, of: &str) -> Self {
+        apply(cluster, &load(namespace, pod, &format!(".{of}"))).await;
+        ready(cluster, namespace, pod).await;
+        Self {
+            cluster,
+            namespace: namespace.to_owned(),
+            pod,
+        }
     }
-    namespace
-}
 
-/// Waits until the load has sent `count` more, by reading its log.
-pub(crate) async fn more(cluster: &Kubernetes, namespace: &str, count: u64) {
-    let goal = sent(cluster, namespace).await + count;
-    let deadline = std::time::Instant::now() + weft_tests::kube::PATIENCE;
-    while sent(cluster, namespace).await < goal {
-        assert!(std::time::Instant::now() < deadline, "the load stands still");
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    /// Carries out `roll`; then at least `enough` must have been sent since it began, and none of it failed.
+    pub(crate) async fn through(&self, what: &str, enough: u64, roll: impl Future<Output = ()>) {
+        let before = self.counts().await.sent;
+        roll.await;
+        let counts = self.reaches(before + enough).await;
+        println!("{what}: {} sent, {} failed", counts.sent - before, counts.failed);
+        if counts.failed > 0 {
+            self.stop().await;
+            panic!("something was lost during {what}");
+        }
+    }
+
+    /// Waits until so much was sent in all, by reading its log.
+    pub(crate) async fn reaches(&self, goal: u64) -> Counts {
+        let mut last = (0, Instant::now());
+        loop {
+            let counts = self.counts().await;
+            if counts.sent >= goal {
+                return counts;
+            }
+            if counts.sent > last.0 {
+                last = (counts.sent, Instant::now());
+            }
+            assert!(last.1.elapsed() < PATIENCE, "the load stands still at {counts:?}");
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    async fn counts(&self) -> Counts {
+        let line = self.last_line().await;
+        let number = |key: &str| line[key].as_u64().unwrap_or_default();
+        Counts {
+            sent: number("sent"),
+            failed: number("failed"),
+        }
+    }
+
+    async fn last_line(&self) -> Value {
+        let log = format!("logs -n {} {} -c app --tail=1", self.namespace, self.pod);
+        let log = kubectl(self.cluster, &log).await;
+        serde_json::from_str(log.trim()).unwrap_or_default()
+    }
+
+    /// Stops it; all that it sent must have been answered. Answers how much that was.
+    pub(crate) async fn stop(&self) -> u64 {
+        let (cluster, namespace, pod) = (self.cluster, &self.namespace, self.pod);
+        kubectl(cluster, &format!("exec -n {namespace} {pod} -c app -- /pod stop")).await;
+        // The pod ends with its application: a sidecar does not keep it.
+        let ended =
+            format!("wait -n {namespace} --for=jsonpath={{.status.phase}}=Succeeded pod/{pod} --timeout=60s");
+        kubectl(cluster, &ended).await;
+        let total = self.last_line().await["total"].clone();
+        let sent = total["sent"].as_u64().expect("it counts");
+        assert_eq!(total["failed"], 0, "{total:#}");
+        println!("{namespace}/{pod}: 0 of {sent} failed");
+        sent
     }
 }
 
-async fn sent(cluster: &Kubernetes, namespace: &str) -> u64 {
-    let log = kubectl(cluster, &format!("logs -n {namespace} load -c app --tail=1")).await;
-    let line: Value = serde_json::from_str(log.trim()).unwrap_or_default();
-    line["sent"].as_u64().unwrap_or_default()
-}
-
-/// Stops the load; all that it sent must have been answered. Answers how much that was.
-pub(crate) async fn none_failed(cluster: &Kubernetes, namespace: &str) -> u64 {
-    kubectl(cluster, &format!("exec -n {namespace} load -c app -- /pod stop")).await;
-    // The pod ends with its application: the sidecar does not keep it.
-    let ended =
-        format!("wait -n {namespace} --for=jsonpath={{.status.phase}}=Succeeded pod/load --timeout=60s");
-    kubectl(cluster, &ended).await;
-    let log = kubectl(cluster, &format!("logs -n {namespace} load -c app --tail=1")).await;
-    let line: Value = serde_json::from_str(log.trim()).expect("its last line is JSON");
-    let sent = line["total"]["sent"].as_u64().expect("it counts");
-    assert_eq!(line["total"]["failed"], 0, "{line:#}");
-    println!("{namespace}: 0 of {sent} failed");
-    kubectl(cluster, &format!("delete namespace {namespace} --wait=false")).await;
-    sent
+/// What a pod gets that asks; the error is what it printed.
+pub(crate) async fn ask(
+    cluster: &Kubernetes,
+    pod: (&str, &str),
+    question: &[&str],
+) -> Result<String, String> {
+    let mut arguments = vec!["exec", "-n", pod.0, pod.1, "-c", "app", "--", "/pod", "ask"];
+    arguments.extend(question);
+    cluster.kubectl(&arguments).await
 }

@@ -2,38 +2,8 @@
 
 use weft_tests::kube::Kubernetes;
 
-use crate::pods::{IMAGE, apply, echo, mesh, meshed_namespace};
-use crate::stage::{kubectl, rolled_out};
-
-/// A pod that does nothing, to run `ask` in.
-fn client(namespace: &str, name: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: app, image: '{IMAGE}', args: [serve, --name, {name}]}}
-"
-    )
-}
-
-/// What a pod gets that asks; the error is what it printed.
-async fn ask(cluster: &Kubernetes, pod: (&str, &str), question: &[&str]) -> Result<String, String> {
-    let mut arguments = vec!["exec", "-n", pod.0, pod.1, "-c", "app", "--", "/pod", "ask"];
-    arguments.extend(question);
-    cluster.kubectl(&arguments).await
-}
-
-async fn ready(cluster: &Kubernetes, namespace: &str, pod: &str) {
-    kubectl(
-        cluster,
-        &format!("wait -n {namespace} --for=condition=Ready pod/{pod} --timeout=60s"),
-    )
-    .await;
-}
+use crate::pods::{ask, echo, mesh};
+use weft_tests::node::{apply, forget, kubectl, meshed_namespace, pod, ready, rolled_out};
 
 #[tokio::test]
 async fn strangers_are_refused_by_strict_and_served_by_permissive_and_on_excluded_ports() {
@@ -48,8 +18,8 @@ async fn strangers_are_refused_by_strict_and_served_by_permissive_and_on_exclude
         echo(&inside, "echo", 1),
         excluded,
         echo(&outside, "plain", 1),
-        client(&outside, "stranger"),
-        client(&inside, "member"),
+        pod(&outside, "stranger"),
+        pod(&inside, "member"),
     ] {
         apply(cluster, &yaml).await;
     }
@@ -96,7 +66,7 @@ spec:
     apply(cluster, &permissive).await;
     served_at_last(cluster, stranger, &at("echo", &inside, 80)).await;
     for namespace in [inside, outside] {
-        kubectl(cluster, &format!("delete namespace {namespace} --wait=false")).await;
+        forget(cluster, &namespace).await;
     }
 }
 
@@ -113,43 +83,12 @@ async fn served_at_last(cluster: &Kubernetes, pod: (&str, &str), authority: &str
 }
 
 #[tokio::test]
-async fn services_of_ipv6_alone_and_of_both_families_are_reached_through_the_mesh() {
-    let cluster = mesh().await;
-    let inside = meshed_namespace(cluster, "families").await;
-    let single = echo(&inside, "six", 1).replace(
-        "selector: {app: six}",
-        "selector: {app: six}\n  ipFamilyPolicy: SingleStack\n  ipFamilies: [IPv6]",
-    );
-    let dual = echo(&inside, "both", 1).replace(
-        "selector: {app: both}",
-        "selector: {app: both}\n  ipFamilyPolicy: RequireDualStack",
-    );
-    for yaml in [single, dual, client(&inside, "member")] {
-        apply(cluster, &yaml).await;
-    }
-    rolled_out(cluster, &inside).await;
-    ready(cluster, &inside, "member").await;
-    for name in ["six", "both"] {
-        for (protocol, port) in [("http", 80), ("tcp", 82)] {
-            ask(
-                cluster,
-                (&inside, "member"),
-                &[protocol, &format!("{name}:{port}")],
-            )
-            .await
-            .unwrap_or_else(|why| panic!("{name}:{port}: {why}"));
-        }
-    }
-    kubectl(cluster, &format!("delete namespace {inside} --wait=false")).await;
-}
-
-#[tokio::test]
 async fn who_dials_the_proxys_own_ports_gains_nothing() {
     let cluster = mesh().await;
     let inside = meshed_namespace(cluster, "ports").await;
     let outside = cluster.namespace("dialler").await;
-    apply(cluster, &client(&inside, "target")).await;
-    apply(cluster, &client(&outside, "stranger")).await;
+    apply(cluster, &pod(&inside, "target")).await;
+    apply(cluster, &pod(&outside, "stranger")).await;
     ready(cluster, &inside, "target").await;
     ready(cluster, &outside, "stranger").await;
     let ip = kubectl(
@@ -167,6 +106,6 @@ async fn who_dials_the_proxys_own_ports_gains_nothing() {
         assert!(answer.is_err(), "port {port} serves a stranger: {answer:?}");
     }
     for namespace in [inside, outside] {
-        kubectl(cluster, &format!("delete namespace {namespace} --wait=false")).await;
+        forget(cluster, &namespace).await;
     }
 }

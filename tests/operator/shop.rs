@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 use weft_tests::kube::Kubernetes;
 
-use crate::stage::{kubectl, rolled_out, root};
+use weft_tests::node::{kubectl, rolled_out, root};
 
 /// Its namespace.
 pub(crate) const NAMESPACE: &str = "shop";
@@ -42,6 +42,21 @@ pub(crate) async fn deploy(cluster: &Kubernetes) {
     kubectl(cluster, &format!("apply --server-side -f {manifests}")).await;
     kubectl(cluster, &format!("apply --server-side -f {workloads}")).await;
     rolled_out(cluster, NAMESPACE).await;
+    // The load began before there was anybody to answer: it begins anew.
+    scale_load(cluster, 0).await;
+    kubectl(
+        cluster,
+        &format!("wait --for=delete pod -l app=load -n {NAMESPACE} --timeout=60s"),
+    )
+    .await;
+    scale_load(cluster, 1).await;
+    rolled_out(cluster, NAMESPACE).await;
+}
+
+/// Stops the load, or starts it.
+pub(crate) async fn scale_load(cluster: &Kubernetes, replicas: u32) {
+    let scale = format!("scale deployment load -n {NAMESPACE} --replicas={replicas}");
+    kubectl(cluster, &scale).await;
 }
 
 /// All its pods that are not about to go.
@@ -53,17 +68,6 @@ pub(crate) async fn pods(cluster: &Kubernetes) -> Vec<Pod> {
         .expect("pods can be listed");
     let running = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
     list.items.into_iter().filter(running).collect()
-}
-
-/// Whether some of its pods are about to go, and still serve.
-pub(crate) async fn terminating(cluster: &Kubernetes) -> bool {
-    let api: Api<Pod> = Api::namespaced(cluster.client().await, NAMESPACE);
-    let list = api
-        .list(&ListParams::default())
-        .await
-        .expect("pods can be listed");
-    let mut pods = list.items.iter();
-    pods.any(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
 /// Whether a pod has our sidecar.

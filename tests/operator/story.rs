@@ -1,62 +1,69 @@
 //! The operator's lines, one after the other: install, adopt, route, leave, uninstall.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use weft_tests::client::{Ask, http1};
 use weft_tests::kube::Kubernetes;
+use weft_tests::node::{self, GLANCE, SYSTEM, apply, check, kubectl, restart};
 
 use crate::shop::{self, NAMESPACE};
-use crate::stage::{self, SYSTEM, describe, kubectl, rolled_out};
+use crate::turn::alone;
+use crate::{edges, shop_test};
 
 /// How long traffic may take to follow an edited weight.
 const MOVES_WITHIN: Duration = Duration::from_secs(1);
 /// Requests that must have gone the new way before it counts as settled.
 const SETTLED_BY: f64 = 30.0;
+/// Requests that the shop's load must have sent for its tally to mean something.
+const ENOUGH: u64 = 100;
 
 #[tokio::test]
 async fn from_install_to_uninstall() {
-    let cluster = Kubernetes::with_node();
-    stage::load_images(cluster).await;
-    stage::install(cluster, &[]).await;
+    let (cluster, _turn) = alone().await;
+    node::install(cluster, &[]).await;
     shop::deploy(cluster).await;
     assert_eq!(meshed(cluster).await.0, 0, "nobody asked for a sidecar yet");
 
-    kubectl(cluster, "label namespace shop weft.dev/inject=enabled").await;
-    restart(cluster).await;
-    let (with, without) = meshed(cluster).await;
-    assert!(with > 0 && without == 0, "{without} pods have no sidecar");
-
-    every_edge_is_mtls(cluster).await;
-    strangers_are_refused(cluster).await;
+    adopt(cluster).await;
+    all_is_well(cluster).await;
+    edges::strangers_are_refused(cluster).await;
+    edges::are_all_mtls(cluster).await;
+    shop_test::passes(cluster).await;
     an_edited_weight_moves_traffic(cluster).await;
-    the_load_lost_nothing(cluster).await;
+    loses_nothing(cluster, shop::scale_load(cluster, 0)).await;
 
     kubectl(cluster, "label namespace shop weft.dev/inject-").await;
-    restart(cluster).await;
+    restart(cluster, NAMESPACE).await;
     assert_eq!(meshed(cluster).await.0, 0, "a restart takes the sidecars out");
-    uninstall(cluster).await;
+    node::uninstall(cluster).await;
+    nothing_is_left(cluster).await;
+    kubectl(cluster, &format!("delete namespace {NAMESPACE}")).await;
 }
 
-/// Restarts everything in the shop and waits until the old pods are gone.
-async fn restart(cluster: &Kubernetes) {
-    kubectl(cluster, &format!("rollout restart deployment -n {NAMESPACE}")).await;
-    rolled_out(cluster, NAMESPACE).await;
-    let deadline = Instant::now() + weft_tests::kube::PATIENCE;
-    while shop::terminating(cluster).await {
-        assert!(Instant::now() < deadline, "old pods do not go");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+/// Takes the running shop into the mesh as the README says, under its own load: Permissive, the label, a restart, a
+/// look at who is not meshed, Strict.
+async fn adopt(cluster: &Kubernetes) {
+    mode(cluster, "Permissive").await;
+    kubectl(cluster, "label namespace shop weft.dev/inject=enabled").await;
+    loses_nothing(cluster, restart(cluster, NAMESPACE)).await;
+    let (with, without) = meshed(cluster).await;
+    assert!(with > 0 && without == 0, "{without} pods have no sidecar");
+    mode(cluster, "Strict").await;
 }
 
-/// What was counted, by pod and series.
-type Counts = BTreeMap<(String, String), f64>;
-
-/// Whether a counter stands higher than `before`.
-fn grew(before: &Counts, sample: &shop::Sample) -> bool {
-    let key = (sample.pod.clone(), sample.series.clone());
-    sample.value > before.get(&key).copied().unwrap_or_default()
+/// Says how the shop's pods take plaintext.
+async fn mode(cluster: &Kubernetes, mode: &str) {
+    let policy = format!(
+        "
+apiVersion: weft.dev/v1alpha1
+kind: MeshTLSPolicy
+metadata: {{name: adopt, namespace: {NAMESPACE}}}
+spec:
+  targetRefs: [{{group: '', kind: Namespace, name: {NAMESPACE}}}]
+  mode: {mode}
+"
+    );
+    apply(cluster, &policy).await;
 }
 
 /// How many of the shop's pods have a sidecar, and how many have not.
@@ -66,74 +73,26 @@ async fn meshed(cluster: &Kubernetes) -> (usize, usize) {
     (with, pods.len() - with)
 }
 
-/// Every pair of services that talk has talked over mutual TLS; and over nothing else since the last pod without a
-/// sidecar went: those were reached in the clear, as they had to be.
-async fn every_edge_is_mtls(cluster: &Kubernetes) {
-    const EDGES: [(&str, &str); 10] = [
-        ("load", "user"),
-        ("load", "product"),
-        ("load", "order"),
-        ("load", "inventory"),
-        ("order", "user"),
-        ("order", "product"),
-        ("order", "inventory"),
-        ("order", "payment"),
-        ("order", "broker"),
-        ("product", "inventory"),
-    ];
-    let before = shop::metrics(cluster, "weft_outbound_").await;
-    let before: Counts = before
-        .into_iter()
-        .map(|sample| ((sample.pod, sample.series), sample.value))
-        .collect();
+/// `weft check` finds nothing, once every proxy has what was changed last.
+async fn all_is_well(cluster: &Kubernetes) {
     let deadline = Instant::now() + weft_tests::kube::PATIENCE;
     loop {
-        let samples = shop::metrics(cluster, "weft_outbound_").await;
-        let traffic: Vec<_> = samples
-            .iter()
-            .filter(|sample| !sample.label("tls").is_empty() && sample.label("result") != "failure")
-            .filter(|sample| sample.value > 0.0)
-            .collect();
-        let clear: Vec<_> = traffic
-            .iter()
-            .filter(|sample| sample.label("tls") != "mtls" && grew(&before, sample))
-            .collect();
-        assert!(clear.is_empty(), "in the clear: {clear:#?}");
-        let missing: Vec<_> = EDGES
-            .iter()
-            .filter(|(source, destination)| {
-                !traffic.iter().any(|sample| {
-                    sample.label("tls") == "mtls"
-                        && sample.pod.starts_with(source)
-                        && sample.label("destination").starts_with(destination)
-                })
-            })
-            .collect();
-        if missing.is_empty() {
+        let checks = check(cluster, "").await;
+        let failed: Vec<_> = checks.iter().filter(|check| check.outcome == "failed").collect();
+        if failed.is_empty() {
+            assert!(checks.len() > 15, "all of it is looked at: {checks:#?}");
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "no traffic on {missing:?}, only {traffic:#?}\n{}",
-            describe(cluster, NAMESPACE).await
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(Instant::now() < deadline, "{failed:#?}");
+        tokio::time::sleep(GLANCE).await;
     }
-}
-
-/// A client without a certificate, on the node itself, gets no answer of the application.
-async fn strangers_are_refused(cluster: &Kubernetes) {
-    let address = format!("{}:80", shop::address(cluster, "user").await);
-    let ask = Ask::get("/users/1").header("host", "user");
-    let answer = http1(address.parse().expect("an address"), ask).await;
-    let served = answer.as_ref().is_ok_and(|answer| answer.status.is_success());
-    assert!(!served, "Strict lets a stranger in: {answer:?}");
 }
 
 /// After the weights are edited, nothing goes the old way for longer than a second.
 async fn an_edited_weight_moves_traffic(cluster: &Kubernetes) {
     let weights = json!([{ "op": "replace", "path": "/spec/rules/1/backendRefs/0/weight", "value": 0 },
                          { "op": "replace", "path": "/spec/rules/1/backendRefs/1/weight", "value": 100 }]);
+    let weights = weights.to_string();
     let patch = [
         "patch",
         "httproute",
@@ -142,7 +101,7 @@ async fn an_edited_weight_moves_traffic(cluster: &Kubernetes) {
         NAMESPACE,
         "--type=json",
         "-p",
-        &weights.to_string(),
+        &weights,
     ];
     let new_way = shop::requests_to(cluster, "product-v2").await;
     cluster.kubectl(&patch).await.expect("the route can be edited");
@@ -166,37 +125,20 @@ async fn an_edited_weight_moves_traffic(cluster: &Kubernetes) {
     );
 }
 
-/// The load generator, which ran throughout in the mesh, has an answer to everything it asked.
-async fn the_load_lost_nothing(cluster: &Kubernetes) {
-    let follow = ["logs", "-f", "-n", NAMESPACE, "deploy/load", "-c", "app"];
-    let following = cluster.kubectl(&follow);
-    let stop = async {
-        kubectl(
-            cluster,
-            &format!("scale deployment load -n {NAMESPACE} --replicas=0"),
-        )
-        .await
-    };
-    let (log, _) = tokio::join!(following, stop);
-    let tally = shop::tally(&log.expect("its log")).expect("the load generator says what it has done");
-    assert_eq!(tally["failed"], 0, "{tally}");
-    assert!(tally["sent"].as_u64() > Some(100), "{tally}");
-    kubectl(
-        cluster,
-        &format!("scale deployment load -n {NAMESPACE} --replicas=1"),
-    )
-    .await;
+/// The load generator, which `ending` stops, had an answer to everything it asked.
+async fn loses_nothing<T>(cluster: &Kubernetes, ending: impl Future<Output = T>) {
+    let load = format!("get pods -n {NAMESPACE} -l app=load -o name");
+    let load = kubectl(cluster, &load).await;
+    let follow = ["logs", "-f", "-n", NAMESPACE, load.trim(), "-c", "app"];
+    let (log, _) = tokio::join!(cluster.kubectl(&follow), ending);
+    let log = log.expect("its log");
+    let tally = shop::tally(&log).expect("the load generator says what it has done");
+    assert_eq!(tally["failed"], 0, "{log}");
+    assert!(tally["sent"].as_u64() > Some(ENOUGH), "{tally}");
 }
 
-/// Uninstalls, and looks for what is left.
-async fn uninstall(cluster: &Kubernetes) {
-    let gone = cluster.helm(&["uninstall", "weft", "-n", SYSTEM, "--wait"]).await;
-    gone.expect("helm uninstall");
-    kubectl(
-        cluster,
-        &format!("wait --for=delete pod --all -n {SYSTEM} --timeout=60s"),
-    )
-    .await;
+/// What is the mesh's is gone, but for the CRDs.
+async fn nothing_is_left(cluster: &Kubernetes) {
     let kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,\
                  clustertrustbundles,configmaps,secrets,leases,services,deployments,serviceaccounts,roles,\
                  rolebindings,poddisruptionbudgets,networkpolicies";
@@ -211,8 +153,13 @@ async fn uninstall(cluster: &Kubernetes) {
         }
         // The garbage collector has no event that says it is done.
         assert!(Instant::now() < deadline, "uninstall leaves {left:#?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(GLANCE).await;
     }
+    assert!(
+        kubectl(cluster, &format!("get pods -n {SYSTEM} -o name"))
+            .await
+            .is_empty()
+    );
     let crds = kubectl(cluster, "get crds -o name").await;
     assert!(
         crds.contains("trafficpolicies.weft.dev"),

@@ -2,10 +2,16 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use futures_util::TryFutureExt;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -13,7 +19,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What an [`Echo`] was asked.
@@ -37,8 +44,12 @@ pub struct Echo {
     /// Where it listens.
     pub address: SocketAddr,
     journal: Arc<Mutex<Vec<Seen>>>,
+    leaving: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
+
+/// How long clients have to take note that an application leaves.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Echo {
     /// Starts on a port of the kernel's choice.
@@ -51,12 +62,21 @@ impl Echo {
     pub fn on(listener: TcpListener, name: &str) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let journal = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(serve(listener, name.to_owned(), Arc::clone(&journal)));
+        let (leaving, left) = watch::channel(false);
+        let task = tokio::spawn(serve(listener, name.to_owned(), Arc::clone(&journal), left));
         Self {
             address,
             journal,
+            leaving,
             task,
         }
+    }
+
+    /// Leaves as a good application does: it tells the clients of its connections in its answers to them, and cuts
+    /// only what has been idle since.
+    pub async fn leave(self) {
+        self.leaving.send_replace(true);
+        tokio::time::sleep(FAREWELL).await;
     }
 
     /// What it was asked so far.
@@ -71,20 +91,59 @@ impl Drop for Echo {
     }
 }
 
-async fn serve(listener: TcpListener, name: String, journal: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(
+    listener: TcpListener,
+    name: String,
+    journal: Arc<Mutex<Vec<Seen>>>,
+    left: watch::Receiver<bool>,
+) {
     // Ends every connection with the application.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (name, journal) = (name.clone(), Arc::clone(&journal));
-        connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, name.clone(), Arc::clone(&journal)));
-            let connection = auto::Builder::new(TokioExecutor::new());
-            // A connection that fails is the client's business: it asserts on what it got.
-            let _ = connection
-                .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                .await;
-        });
+        connections.spawn(connection(
+            stream,
+            name.clone(),
+            Arc::clone(&journal),
+            left.clone(),
+        ));
     }
+}
+
+async fn connection(
+    stream: TcpStream,
+    name: String,
+    journal: Arc<Mutex<Vec<Seen>>>,
+    mut left: watch::Receiver<bool>,
+) {
+    let multiplexed = AtomicBool::new(false);
+    let leaving = left.clone();
+    let service = service_fn(|request: Request<Incoming>| {
+        let http2 = request.version() == Version::HTTP_2;
+        multiplexed.store(http2, Relaxed);
+        let answered = answer(request, name.clone(), Arc::clone(&journal));
+        let last = !http2 && *leaving.borrow();
+        answered.map_ok(move |mut response| {
+            if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            response
+        })
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    // A connection that fails is the client's business: it asserts on what it got.
+    let told = async {
+        let _ = left.wait_for(|left| *left).await;
+        if !multiplexed.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = told => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 async fn answer(

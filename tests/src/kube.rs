@@ -172,15 +172,19 @@ impl Kubernetes {
         self.kubectl(&wait).await.expect("CRDs are served");
     }
 
-    /// Runs one of the cluster's tools with `stdin`.
-    pub async fn tool(&self, name: &str, arguments: &[&str], stdin: &str) -> Result<String, String> {
+    /// One of the cluster's tools: our own, else the machine's.
+    pub fn program(&self, name: &str) -> PathBuf {
         let built = self.tools.binaries.join(name);
-        let program = if built.exists() {
+        if built.exists() {
             built
         } else {
             PathBuf::from(name)
-        };
-        let mut child = tokio::process::Command::new(program)
+        }
+    }
+
+    /// Runs one of the cluster's tools with `stdin`.
+    pub async fn tool(&self, name: &str, arguments: &[&str], stdin: &str) -> Result<String, String> {
+        let mut child = tokio::process::Command::new(self.program(name))
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::piped())

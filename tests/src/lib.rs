@@ -15,6 +15,7 @@ pub mod frames;
 pub mod kube;
 pub mod load;
 pub mod mesh;
+pub mod node;
 pub mod process;
 pub mod raw;
 pub mod xds;

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +19,9 @@ use crate::process::PATIENCE;
 
 /// Pause between two requests of one loop: what keeps a 2-core machine from being the thing under test.
 const PACE: Duration = Duration::from_millis(4);
+
+/// How long a multiplexed connection is used; then there is a new one.
+const REOPENED_AFTER: Duration = Duration::from_secs(1);
 
 /// Where to send it.
 #[derive(Clone, Debug)]
@@ -81,8 +84,13 @@ impl Tally {
 }
 
 impl Load {
-    /// Starts every kind of traffic.
+    /// Starts every kind of traffic, once.
     pub fn start(targets: &Targets) -> Self {
+        Self::wide(targets, 1)
+    }
+
+    /// Starts every kind of traffic `width` times side by side.
+    pub fn wide(targets: &Targets, width: usize) -> Self {
         let (stop, stopped) = watch::channel(false);
         let counts = Arc::default();
         let going = Going {
@@ -90,16 +98,18 @@ impl Load {
             counts: Arc::clone(&counts),
         };
         let mut loops = JoinSet::new();
-        loops.spawn(keep_alive(targets.clone(), going.clone()));
-        loops.spawn(new_connections(targets.clone(), going.clone()));
-        loops.spawn(multiplexed(targets.clone(), going.clone(), false));
-        loops.spawn(multiplexed(targets.clone(), going.clone(), true));
-        if let Some(address) = targets.tcp.clone() {
-            loops.spawn(tcp_connections(address.clone(), going.clone()));
-            if targets.stays {
-                let opening = async move { connect(&address).await };
-                loops.spawn(one_connection("one tcp connection", opening, going.clone()));
+        for _ in 0..width {
+            loops.spawn(keep_alive(targets.clone(), going.clone()));
+            loops.spawn(new_connections(targets.clone(), going.clone()));
+            loops.spawn(multiplexed(targets.clone(), going.clone(), false));
+            loops.spawn(multiplexed(targets.clone(), going.clone(), true));
+            if let Some(address) = targets.tcp.clone() {
+                loops.spawn(tcp_connections(address, going.clone()));
             }
+        }
+        if let Some(address) = targets.tcp.clone().filter(|_| targets.stays) {
+            let opening = async move { connect(&address).await };
+            loops.spawn(one_connection("one tcp connection", opening, going.clone()));
         }
         if let Some(authority) = targets.upgrade.clone() {
             let opening = upgraded(targets.dial(&authority), authority);
@@ -262,25 +272,37 @@ async fn new_connections(targets: Targets, mut going: Going) -> Tally {
     tally
 }
 
+type H2 = http2::SendRequest<Full<Bytes>>;
+
+async fn h2(targets: &Targets) -> Result<H2, String> {
+    let stream = connect(&targets.dial(&targets.http2)).await?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(|error| format!("handshake: {error}"))?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
 async fn multiplexed(targets: Targets, mut going: Going, grpc: bool) -> Tally {
     let kind = if grpc { "grpc" } else { "h2" };
     let mut tally = going.tally();
-    let mut sender: Option<http2::SendRequest<Full<Bytes>>> = None;
+    let mut sender: Option<H2> = None;
+    let mut opened = Instant::now();
     while going.on().await {
         let result = bounded(async {
-            if sender.as_ref().is_none_or(http2::SendRequest::is_closed) {
-                let stream = connect(&targets.dial(&targets.http2)).await?;
-                let (made, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                    .await
-                    .map_err(|error| format!("handshake: {error}"))?;
-                tokio::spawn(connection);
-                sender = Some(made);
+            let old = opened.elapsed() > REOPENED_AFTER;
+            if old || sender.as_ref().is_none_or(H2::is_closed) {
+                opened = Instant::now();
+                sender = Some(h2(&targets).await?);
             }
-            let sender = sender.as_mut().ok_or("was just made")?;
-            let response = sender
-                .send_request(request_h2(&targets.http2, grpc))
-                .await
-                .map_err(|error| format!("send: {error:?}"))?;
+            let used = sender.as_mut().ok_or("was just made")?;
+            let mut sent = used.try_send_request(request_h2(&targets.http2, grpc)).await;
+            // Nothing of it was sent: the server had asked for a new connection.
+            if let Some(unsent) = sent.as_mut().err().and_then(TrySendError::take_message) {
+                opened = Instant::now();
+                sent = sender.insert(h2(&targets).await?).try_send_request(unsent).await;
+            }
+            let response = sent.map_err(|error| format!("send: {:?}", error.into_error()))?;
             check(response, grpc).await
         })
         .await;

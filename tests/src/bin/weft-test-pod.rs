@@ -2,8 +2,9 @@
 //!
 //! `serve` is [`Echo`] and [`TcpEcho`] on fixed ports until SIGTERM. `load` sends every kind of traffic until SIGTERM
 //! or `stop`, prints what it has sent every second, and at the end one line with the first failures. `ask` sends one
-//! GET, or some bytes, and prints what came back; its exit code is 0 for a 200.
+//! GET, or some bytes, and prints what came back; its exit code is 0 for a 200. `show` prints a file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -48,12 +49,20 @@ enum Command {
         /// `HOST:PORT` for TCP.
         #[arg(long)]
         tcp: String,
+        /// How many of each kind of traffic run side by side.
+        #[arg(long, default_value_t = 1)]
+        width: usize,
     },
     /// Ends the load that is process 1 here.
     Stop,
     /// One request.
     #[command(subcommand)]
     Ask(Question),
+    /// Prints a file.
+    Show {
+        /// Which one.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,14 +91,21 @@ async fn main() -> Result<(), String> {
             tcp,
             banner,
         } => {
-            let _apps = (
-                Echo::on(bind(&http).await?, &name),
+            let echo = Echo::on(bind(&http).await?, &name);
+            let _others = (
                 TcpEcho::on(bind(&tcp).await?, ""),
                 TcpEcho::on(bind(&banner).await?, "hello"),
             );
-            terminated().await
+            terminated().await?;
+            echo.leave().await;
+            Ok(())
         }
-        Command::Load { http1, http2, tcp } => {
+        Command::Load {
+            http1,
+            http2,
+            tcp,
+            width,
+        } => {
             let targets = Targets {
                 proxy: None,
                 http1,
@@ -98,11 +114,19 @@ async fn main() -> Result<(), String> {
                 stays: false,
                 upgrade: None,
             };
-            load(&targets).await
+            load(&targets, width).await
         }
         Command::Stop => kill_process(Pid::INIT, Signal::TERM).map_err(|error| error.to_string()),
         Command::Ask(Question::Http { authority }) => ask(&authority).await,
         Command::Ask(Question::Tcp { authority, banner }) => ask_tcp(&authority, &banner).await,
+        Command::Show { file } => {
+            let content = std::fs::read_to_string(&file);
+            print!(
+                "{}",
+                content.map_err(|error| format!("{}: {error}", file.display()))?
+            );
+            Ok(())
+        }
     }
 }
 
@@ -118,8 +142,8 @@ async fn terminated() -> Result<(), String> {
     Ok(())
 }
 
-async fn load(targets: &Targets) -> Result<(), String> {
-    let load = Load::start(targets);
+async fn load(targets: &Targets, width: usize) -> Result<(), String> {
+    let load = Load::wide(targets, width);
     let mut ticks = tokio::time::interval(REPORT);
     let stopped = terminated();
     tokio::pin!(stopped);
