@@ -161,13 +161,22 @@ fn endpoint(namespace: &Name, field: &str, written: &Endpoint) -> Result<Option<
         .as_ref()
         .filter(|target| target.kind.as_deref() == Some("Pod"));
     let pod = pod.and_then(|target| target.name.as_deref());
+    let zone = written.zone.as_deref().unwrap_or_default();
     Ok(Some(SliceEndpoint {
         address,
         ready: ready && !terminating,
-        zone: written.zone.as_deref().unwrap_or_default().into(),
+        zone: zone.into(),
+        hint: hint(written, zone).map(Into::into),
         pod: pod.map(|pod| ObjectName {
             namespace: namespace.clone(),
             name: pod.into(),
         }),
     }))
+}
+
+/// The zone whose callers an endpoint is for.
+fn hint<'a>(written: &'a Endpoint, zone: &str) -> Option<&'a str> {
+    let zones = written.hints.as_ref()?.for_zones.as_ref()?;
+    let own = zones.iter().find(|hinted| hinted.name == zone);
+    own.or(zones.first()).map(|hinted| hinted.name.as_str())
 }

@@ -12,12 +12,13 @@ pub fn translate(context: &mut Context<'_>, authority: &Authority) -> Option<Clu
     match authority {
         Authority::Service(service, port) => {
             let destination = Destination::find(context, service, *port)?;
-            let endpoints = endpoints::of(context, destination);
-            Some(cluster(context, Some(destination), &endpoints))
+            let found = endpoints::of(context, destination);
+            let cluster = cluster(context, Some(destination), &found.endpoints, found.hinted);
+            Some(cluster)
         }
         Authority::Address(_) => {
             let (owner, endpoint) = endpoints::at(context, authority)?;
-            Some(cluster(context, owner, &[endpoint]))
+            Some(cluster(context, owner, &[endpoint], false))
         }
     }
 }
@@ -26,6 +27,7 @@ fn cluster(
     context: &mut Context<'_>,
     destination: Option<Destination<'_>>,
     endpoints: &[Endpoint],
+    hinted: bool,
 ) -> Cluster {
     let mut identities: Vec<Name> = endpoints
         .iter()
@@ -38,7 +40,7 @@ fn cluster(
         context.world.builds_from(Id::Policy(policy.name.clone()));
     }
     let says = policy.map_or_else(TrafficSettings::default, |policy| policy.says.clone());
-    let closeness = destination.is_some_and(|destination| destination.service.prefer_zone);
+    let closeness = hinted || destination.is_some_and(|destination| destination.service.prefer_zone);
     Cluster {
         protocol: destination.map_or(Protocol::Detect, |destination| {
             attach::protocol(context, destination, None)

@@ -9,8 +9,12 @@
 //!
 //! Labels are the workload's own word, so they may only narrow what its token grants: without "refines", a workload
 //! could label itself into any Service of its namespace.
+//!
+//! A cluster's hints, by which it hands endpoints to zones, count as they do for kube-proxy: when every endpoint that
+//! takes new requests has one. Then an endpoint is in the zone that it is hinted to, and callers of a zone that has any
+//! prefer those. Hints to single nodes are not followed: they come with hints to the node's zone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::Context;
@@ -30,23 +34,33 @@ pub fn translate(context: &mut Context<'_>, authority: &Authority) -> Option<End
     let endpoints = match authority {
         Authority::Service(service, port) => {
             let destination = Destination::find(context, service, *port)?;
-            of(context, destination)
+            of(context, destination).endpoints
         }
         Authority::Address(_) => vec![at(context, authority)?.1],
     };
     Some(Endpoints { endpoints })
 }
 
-/// The endpoints of a Service's port, ascending by address, none twice.
-pub fn of(context: &mut Context<'_>, destination: Destination<'_>) -> Vec<Endpoint> {
+/// What is behind a Service's port.
+pub struct Found {
+    /// Its endpoints, ascending by address, none twice.
+    pub endpoints: Vec<Endpoint>,
+    /// Whether the cluster's hints say which zone each is for.
+    pub hinted: bool,
+}
+
+/// The endpoints of a Service's port.
+pub fn of(context: &mut Context<'_>, destination: Destination<'_>) -> Found {
     let service = destination.service;
     let mut endpoints = Vec::new();
+    let mut hints = Hints::default();
     for slice in context.world.slices(Fact::Slices(service.name.clone())) {
         let numbers = slice
             .ports
             .iter()
             .filter(|port| port.name == destination.port.name);
         for port in numbers.filter_map(|port| number(port, destination)) {
+            slice.endpoints.iter().for_each(|found| hints.take(found, port));
             endpoints.extend(
                 slice
                     .endpoints
@@ -64,15 +78,50 @@ pub fn of(context: &mut Context<'_>, destination: Destination<'_>) -> Vec<Endpoi
         } else {
             Vec::new()
         };
+        hints.missing |= workload.ready && !ports.is_empty();
         endpoints.extend(ports.into_iter().map(|port| from_workload(workload, port)));
     }
+    let hinted = hints.apply(&mut endpoints);
     one_family(&mut endpoints, service.ipv6_first);
     // One address, one endpoint: ready before draining, meshed before not.
     endpoints.sort_by(|a, b| {
         (a.address, !a.ready, a.identity.is_none(), a).cmp(&(b.address, !b.ready, b.identity.is_none(), b))
     });
     endpoints.dedup_by_key(|endpoint| endpoint.address);
-    endpoints
+    Found { endpoints, hinted }
+}
+
+/// The zones that endpoints are hinted to.
+#[derive(Default)]
+struct Hints {
+    zones: BTreeMap<SocketAddr, Name>,
+    /// Whether one that takes new requests is hinted nowhere.
+    missing: bool,
+}
+
+impl Hints {
+    fn take(&mut self, found: &SliceEndpoint, port: u16) {
+        match &found.hint {
+            Some(zone) => drop(
+                self.zones
+                    .insert(SocketAddr::new(found.address, port), zone.clone()),
+            ),
+            None => self.missing |= found.ready,
+        }
+    }
+
+    /// Moves endpoints to the zones that they are hinted to, if the hints count.
+    fn apply(&self, endpoints: &mut [Endpoint]) -> bool {
+        if self.missing || self.zones.is_empty() {
+            return false;
+        }
+        for endpoint in endpoints {
+            if let Some(zone) = self.zones.get(&endpoint.address) {
+                endpoint.zone = zone.clone();
+            }
+        }
+        true
+    }
 }
 
 /// A Pod with addresses of both families is in two slices, and still one workload: the Service's first family counts.

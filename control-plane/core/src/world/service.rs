@@ -22,7 +22,7 @@ pub struct Service {
     /// Labels of the workloads behind it; empty: it selects none by itself.
     pub selector: BTreeMap<Name, Name>,
     /// `trafficDistribution` asks for closeness: the caller's zone first. `PreferSameNode` means that too, as a node is in
-    /// one zone, and endpoints are told apart by zone only.
+    /// one zone, and endpoints are told apart by zone only. Hints of its slices mean the same without it.
     pub prefer_zone: bool,
 }
 

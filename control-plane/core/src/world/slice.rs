@@ -39,6 +39,8 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Topology zone; empty: unknown.
     pub zone: Name,
+    /// The zone whose callers the cluster hints it to: its own if that is among them, else the first.
+    pub hint: Option<Name>,
     /// The Pod behind it.
     pub pod: Option<ObjectName>,
 }

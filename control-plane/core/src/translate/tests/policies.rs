@@ -126,3 +126,48 @@ fn closeness_is_the_services_word_unless_a_policy_has_one() {
         policy("p", "2026-01-01T00:00:00Z", "", "balancer: {locality: Any}")
     )));
 }
+
+/// A slice of `web` with these endpoints, each an address, its zone, and the zones that it is hinted to.
+fn slice(endpoints: &[(&str, &str, &[&str])]) -> String {
+    let endpoint = |(address, zone, hints): &(&str, &str, &[&str])| {
+        let hints: Vec<_> = hints.iter().map(|zone| format!("{{name: {zone}}}")).collect();
+        format!(
+            "- {{addresses: [{address}], zone: {zone}, hints: {{forZones: [{}]}}}}\n",
+            hints.join(", ")
+        )
+    };
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-1, namespace: shop, labels: \
+         {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints:\n{}",
+        endpoints.iter().map(endpoint).collect::<String>()
+    )
+}
+
+#[test]
+fn hints_count_when_every_endpoint_has_one() {
+    let zones = |slice: &str| {
+        let mut catalog = catalog(&format!("{WEB}{slice}"));
+        let name = "web.shop.svc.cluster.local:80";
+        let prefers = cluster(&mut catalog, name).prefer_zone;
+        let found = super::endpoints(&mut catalog, name);
+        let zones: Vec<_> = found.iter().map(|endpoint| endpoint.zone.to_string()).collect();
+        (prefers, zones.join(" "))
+    };
+    let all = slice(&[
+        ("10.1.0.1", "a", &["b"]),
+        ("10.1.0.2", "a", &["b", "a"]),
+        ("10.1.0.3", "c", &["c"]),
+    ]);
+    assert_eq!(zones(&all), (true, "b a c".to_owned()));
+    // One that takes new requests has none: nobody's counts.
+    let some = slice(&[("10.1.0.1", "a", &["b"]), ("10.1.0.2", "a", &[])]);
+    assert_eq!(zones(&some), (false, "a a".to_owned()));
+    // One that ends is not asked.
+    let ending =
+        "- {addresses: [10.1.0.2], zone: a, conditions: {ready: false, serving: true, terminating: true}}\n";
+    let ending = format!("{}{ending}", slice(&[("10.1.0.1", "a", &["b"])]));
+    assert_eq!(zones(&ending), (true, "b a".to_owned()));
+    // A policy has the last word on whether zones matter.
+    let any = policy("p", "2026-01-01T00:00:00Z", "", "balancer: {locality: Any}");
+    assert!(!zones(&format!("{all}{any}")).0);
+}
