@@ -7,10 +7,10 @@ use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use weft_proxy_core::hygiene::{
-    BodyLength, CLIENT_ID, LOST, RequestFacts, UNPROCESSED, check_request, check_response, strip_hop_by_hop,
-    strip_private,
+    BodyLength, CLIENT_ID, LOST, RequestFacts, UNPROCESSED, VERSION, check_request, check_response,
+    strip_hop_by_hop, strip_private,
 };
-use weft_proxy_core::outcome::{Reason, is_grpc};
+use weft_proxy_core::outcome::{Blame, Reason, is_grpc};
 use weft_proxy_core::resource::{Name, Protocol, TlsMode};
 use weft_proxy_core::retry::Failure;
 
@@ -36,7 +36,7 @@ pub(super) async fn serve(
     let worker = &site.worker;
     let grpc = is_grpc(request.headers());
     let policy = site.policy();
-    let speak = speak(policy.protocol, grpc);
+    let speak = speak(policy.protocol, grpc || client_speaks_http2(&site, &request));
     let spoken = if speak == Speak::Http2 {
         Version::HTTP_2
     } else {
@@ -94,11 +94,23 @@ pub(super) async fn serve(
     }
 }
 
-/// How the application is spoken to.
-fn speak(declared: Protocol, grpc: bool) -> Speak {
+/// Whether the client speaks HTTP/2. A sidecar always does, and says what its own client speaks.
+fn client_speaks_http2(site: &Site, request: &Request<Body>) -> bool {
+    if site.identity.is_some() {
+        request
+            .headers()
+            .get(VERSION)
+            .is_some_and(|version| version == "2")
+    } else {
+        request.version() == Version::HTTP_2
+    }
+}
+
+/// How the application is spoken to: as declared, else as its client speaks.
+fn speak(declared: Protocol, http2: bool) -> Speak {
     match declared {
         Protocol::Http2 | Protocol::Grpc => Speak::Http2,
-        Protocol::Detect if grpc => Speak::Http2,
+        Protocol::Detect if http2 => Speak::Http2,
         Protocol::Detect | Protocol::Http1 | Protocol::Tcp => Speak::Http1,
     }
 }
@@ -114,6 +126,8 @@ fn refuse(
     let mut response = answer(reason, detail, method, finish, None);
     let told = match reason {
         Reason::UpstreamReset => Some(LOST),
+        // What is wrong with the request itself is so at every other replica.
+        _ if reason.facts().blame == Blame::Downstream => None,
         _ => reason.facts().unprocessed.then_some(UNPROCESSED),
     };
     if let Some(told) = told.filter(|_| site.identity.is_some()) {

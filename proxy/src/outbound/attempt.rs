@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use weft_proxy_core::deadline::GRPC_TIMEOUT;
 use weft_proxy_core::exchange::Exchange;
 use weft_proxy_core::hygiene::{
-    ATTEMPT, BodyLength, Violation, check_response, strip_hop_by_hop, strip_private, take_private,
+    ATTEMPT, BodyLength, VERSION, Violation, check_response, strip_hop_by_hop, strip_private, take_private,
 };
 use weft_proxy_core::outcome::{Reason, grpc_status};
 use weft_proxy_core::resource::{Endpoint, Protocol};
@@ -85,6 +85,9 @@ impl Forwarding<'_> {
         headers.clone_from(&self.sent.headers);
         if meshed {
             headers.insert(ATTEMPT, HeaderValue::from(number));
+            if self.undeclared_http2() {
+                headers.insert(VERSION, HeaderValue::from_static("2"));
+            }
         }
         if let Some(left) = exchange.grpc_timeout(self.worker.local.now()) {
             headers.insert(GRPC_TIMEOUT, left);
@@ -126,8 +129,15 @@ impl Forwarding<'_> {
         match self.target.state.borrow().config().protocol {
             Protocol::Http2 | Protocol::Grpc => Speak::Http2,
             Protocol::Detect if weft_proxy_core::outcome::is_grpc(&self.sent.headers) => Speak::Http2,
+            Protocol::Detect if self.undeclared_http2() => Speak::Http2,
             Protocol::Detect | Protocol::Http1 | Protocol::Tcp => Speak::Http1,
         }
+    }
+
+    /// Whether the client speaks HTTP/2 to an application of which nobody declared how it speaks: then it speaks that.
+    fn undeclared_http2(&self) -> bool {
+        let declared = self.target.state.borrow().config().protocol;
+        self.sent.version == Version::HTTP_2 && declared == Protocol::Detect
     }
 
     fn read_head(

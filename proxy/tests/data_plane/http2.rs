@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use weft_proxy_core::resource::{Protocol, TlsMode};
 
 use crate::apps::{http1, listen, ok};
-use crate::mesh::{Ca, Proxy, USER, meshed, run};
+use crate::mesh::{Ca, Proxy, USER, meshed, plain, run};
 
 /// An HTTP/2 application (prior knowledge) that hands every request to `handle`.
 async fn http2<F: Future<Output = ()> + 'static>(
@@ -35,7 +35,11 @@ async fn http2<F: Future<Output = ()> + 'static>(
 
 /// A client's connection with prior knowledge.
 async fn connect(proxy: &Proxy) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(proxy.outbound).await.unwrap();
+    connect_to(proxy.outbound).await
+}
+
+async fn connect_to(address: SocketAddr) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.unwrap();
     let (requests, connection) = h2::client::Builder::new()
         .initial_connection_window_size(100 << 16) // our own stalled streams don't stall each other
         .handshake(stream)
@@ -52,6 +56,36 @@ fn pair(app: SocketAddr, protocol: Protocol) -> (Rc<Proxy>, Rc<Proxy>) {
     let client = Proxy::client(&ca, "order");
     client.know(USER, protocol, vec![meshed(server.inbound[0], "user")]);
     (client, server)
+}
+
+#[test]
+fn an_undeclared_application_is_spoken_to_as_its_client_speaks() {
+    run(async {
+        let app = http2(|request, mut respond| async move {
+            assert_eq!(request.version(), http::Version::HTTP_2);
+            assert!(
+                !request
+                    .headers()
+                    .keys()
+                    .any(|name| name.as_str() == "x-weft-version")
+            );
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from_static(b"two"), true).unwrap();
+        })
+        .await;
+        let (client, _server) = pair(app, Protocol::Detect);
+        let unmeshed = Proxy::client(&Ca::new(), "order");
+        unmeshed.know(USER, Protocol::Detect, vec![plain(app)]);
+        let open = Proxy::service(&Ca::new(), "user", app, Protocol::Detect, TlsMode::Permissive);
+        for address in [client.outbound, unmeshed.outbound, open.inbound[0]] {
+            let mut requests = connect_to(address).await;
+            let request = Request::get("http://user/").body(()).unwrap();
+            let (response, _) = requests.send_request(request, true).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200, "{:?}", response.headers());
+            assert_eq!(read_all(response.into_body()).await.0, b"two");
+        }
+    });
 }
 
 fn call() -> Request<()> {
