@@ -314,7 +314,7 @@ async fn forwarded(
 ) -> Response<Relayed> {
     let worker = &client.worker;
     let method = request.method().clone();
-    let target = worker.target(entry, finish.started());
+    let target = worker.target(entry);
     finish.edge = Some(Rc::clone(&target.edge));
     finish.note(|noted| noted.destination = Some(Name::clone(&entry.config.name)));
     let grpc = finish.grpc();

@@ -15,7 +15,6 @@ use weft_proxy_core::cluster::{ClusterEntry, ClusterState};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
 use weft_proxy_core::resource::Name;
 use weft_proxy_core::snapshot::Lookup;
-use weft_proxy_core::time::Now;
 
 use crate::config::{AccessLogMode, Config};
 use crate::drain::Tracker;
@@ -141,10 +140,10 @@ impl Worker {
     }
 
     /// The cluster's state, brought up to date with `entry`.
-    pub fn target(&self, entry: &Arc<ClusterEntry>, now: Now) -> Rc<Target> {
+    pub fn target(&self, entry: &Arc<ClusterEntry>) -> Rc<Target> {
         let name = &entry.config.name;
         if let Some(target) = self.clusters.borrow().get(name) {
-            target.state.borrow_mut().update(Arc::clone(entry), now);
+            target.state.borrow_mut().update(Arc::clone(entry));
             return Rc::clone(target);
         }
         let target = Rc::new(Target {

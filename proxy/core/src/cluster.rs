@@ -127,7 +127,11 @@ impl ClusterEntry {
         let members: Vec<_> = endpoints
             .endpoints
             .iter()
-            .map(|endpoint| member(endpoint, known.get(&key(endpoint)).copied(), &shared))
+            .map(|endpoint| {
+                let state = known.get(&key(endpoint)).copied().map(Arc::clone);
+                let late = || previous.map(|_| Arc::new(SharedEndpoint::late()));
+                member(endpoint, state.or_else(late), &shared)
+            })
             .collect();
         let ring = match config.balancer {
             Balancer::RingHash(_) => ring(&members),
@@ -151,12 +155,12 @@ fn key(endpoint: &Endpoint) -> (SocketAddr, Option<&str>) {
 
 fn member(
     endpoint: &Endpoint,
-    state: Option<&Arc<SharedEndpoint>>,
+    state: Option<Arc<SharedEndpoint>>,
     cluster: &Arc<SharedCluster>,
 ) -> Arc<Member> {
     Arc::new(Member {
         endpoint: Arc::new(endpoint.clone()),
-        state: state.map_or_else(Arc::default, Arc::clone),
+        state: state.unwrap_or_default(),
         cluster: Arc::clone(cluster),
     })
 }
@@ -185,12 +189,12 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// For a worker in `zone` (empty: unknown). The endpoints that are there already count as warm.
+    /// For a worker in `zone` (empty: unknown).
     pub fn new(entry: Arc<ClusterEntry>, zone: Name) -> Self {
         let slots = entry
             .members
             .iter()
-            .map(|member| Slot::new(Arc::clone(member), None))
+            .map(|member| Slot::new(Arc::clone(member)))
             .collect();
         Self {
             entry,
@@ -203,7 +207,7 @@ impl ClusterState {
 
     /// Takes over another version of the cluster. Costs nothing when it is the same. Endpoints that keep their address
     /// and identity keep their state; new ones start slowly if the policy says so.
-    pub fn update(&mut self, entry: Arc<ClusterEntry>, now: Now) {
+    pub fn update(&mut self, entry: Arc<ClusterEntry>) {
         if Arc::ptr_eq(&self.entry, &entry) {
             return;
         }
@@ -216,7 +220,7 @@ impl ClusterState {
             let member = Arc::clone(member);
             self.slots.push(match known.remove(&Arc::as_ptr(&member.state)) {
                 Some(slot) => Slot { member, ..slot },
-                None => Slot::new(member, Some(now)),
+                None => Slot::new(member),
             });
         }
         self.entry = entry;

@@ -3,12 +3,12 @@
 //! | | shared by all workers ([`SharedEndpoint`], atomics) | of one worker (`Slot`) |
 //! |---|---|---|
 //! | why | a decision must hold for the whole proxy | changes with every request, floating point |
-//! | what | requests under way, ejection, breaker | latency, turn in round robin, age |
+//! | what | requests under way, ejection, breaker, age | latency, turn in round robin |
 //!
 //! Both survive a change of configuration as long as the endpoint keeps its address and identity.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::cluster::SharedCluster;
@@ -24,6 +24,9 @@ pub const SLOW_START_FLOOR: f64 = 0.1;
 #[derive(Debug, Default)]
 pub struct SharedEndpoint {
     running: AtomicU32,
+    late: bool,
+    /// When a worker first saw it, in nanoseconds plus one; 0: none has.
+    appeared: AtomicU64,
     /// Its failures and ejections.
     pub(crate) outlier: outlier::Cell,
     /// Its circuit breaker.
@@ -34,6 +37,25 @@ impl SharedEndpoint {
     /// Requests under way, of all workers.
     pub fn running(&self) -> u32 {
         self.running.load(Relaxed)
+    }
+
+    /// One that came when its cluster was known already.
+    pub(crate) fn late() -> Self {
+        Self {
+            late: true,
+            ..Self::default()
+        }
+    }
+
+    /// Since when it is here, which is when the first worker looks; `None`: it was there from the beginning, so that it
+    /// counts as warm.
+    fn since(&self, now: Now) -> Option<Now> {
+        if !self.late {
+            return None;
+        }
+        let told = now.as_nanos().saturating_add(1);
+        let first = self.appeared.compare_exchange(0, told, Relaxed, Relaxed);
+        Some(first.map_or_else(|earlier| Now::from_nanos(earlier - 1), |_| now))
     }
 
     pub(crate) fn enter(&self) {
@@ -64,17 +86,14 @@ pub(crate) struct Slot {
     pub(crate) latency: PeakEwma,
     /// Credit in smooth weighted round robin.
     pub(crate) turn: f64,
-    /// When it appeared; `None`: before we did, so that it counts as warm.
-    pub(crate) since: Option<Now>,
 }
 
 impl Slot {
-    pub(crate) fn new(member: Arc<Member>, since: Option<Now>) -> Self {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
         Self {
             member,
             latency: PeakEwma::default(),
             turn: 0.0,
-            since,
         }
     }
 
@@ -89,7 +108,7 @@ impl Slot {
     }
 
     fn warmth(&self, slow_start: Duration, now: Now) -> f64 {
-        match self.since {
+        match self.member.state.since(now) {
             Some(since) if !slow_start.is_zero() => now.since(since).div_duration_f64(slow_start).min(1.0),
             _ => 1.0,
         }

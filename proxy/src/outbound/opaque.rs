@@ -105,7 +105,7 @@ async fn open(worker: &Rc<Worker>, destination: &Arc<Destination>) -> Option<Ope
         .opaque
         .as_ref()
         .and_then(|name| destination.clusters.get(name))?;
-    let target = worker.target(entry, worker.local.now());
+    let target = worker.target(entry);
     let mut exchange = Exchange::new(worker.local.now(), Terms::new(&Method::CONNECT));
     let mut event = Event::Start;
     let mut opened = None;

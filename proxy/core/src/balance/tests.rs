@@ -27,7 +27,7 @@ fn slots(weights: &[u32]) -> Vec<Slot> {
                 state: Arc::default(),
                 cluster: Arc::clone(&cluster),
             };
-            Slot::new(Arc::new(member), None)
+            Slot::new(Arc::new(member))
         })
         .collect()
 }

@@ -152,7 +152,7 @@ fn ejections_beyond_the_share_are_forgiven_when_endpoints_go() {
     fail(&mut state, at(1), &mut rng, 1, 2);
     assert_eq!(ports_used(&mut state, at(2), &mut rng), [3, 4].into());
     let fewer = entry(&config, (1..=3).map(endpoint).collect(), Some(state.entry()));
-    state.update(fewer, at(2));
+    state.update(fewer);
     assert_eq!(
         ports_used(&mut state, at(2), &mut rng),
         [2, 3].into(),
@@ -313,7 +313,7 @@ fn a_probe_is_not_lost_when_no_endpoint_takes_it() {
         endpoint_breaker: Some(longer),
         ..config.clone()
     };
-    state.update(entry(&slow, vec![endpoint(1)], Some(state.entry())), at(0));
+    state.update(entry(&slow, vec![endpoint(1)], Some(state.entry())));
     // The service's probe passes at 5 s; the endpoint's own breaker takes it, fails, and stays open for a minute.
     let probe = get(&mut state, at(5_000), &mut rng);
     state.release(probe, at(5_000), Verdict::Failure);
@@ -360,12 +360,13 @@ fn draining_endpoints_serve_only_when_no_ready_one_is_left() {
     );
     let mut rng = rng();
     assert_eq!(ports_used(&mut state, at(0), &mut rng), [1].into());
-    state.update(
-        entry(&config, vec![draining(1), draining(2)], Some(state.entry())),
-        at(0),
-    );
+    state.update(entry(
+        &config,
+        vec![draining(1), draining(2)],
+        Some(state.entry()),
+    ));
     assert_eq!(ports_used(&mut state, at(0), &mut rng), [1, 2].into());
-    state.update(entry(&config, vec![], Some(state.entry())), at(0));
+    state.update(entry(&config, vec![], Some(state.entry())));
     let refused = state
         .acquire(at(0), &mut rng, &Pick::default())
         .expect_err("none");
@@ -487,10 +488,11 @@ fn a_new_endpoint_starts_slowly() {
         ..config()
     };
     let (mut state, mut rng) = (state(&config, 1..=1), rng());
-    state.update(
-        entry(&config, vec![endpoint(1), endpoint(2)], Some(state.entry())),
-        at(1_000),
-    );
+    state.update(entry(
+        &config,
+        vec![endpoint(1), endpoint(2)],
+        Some(state.entry()),
+    ));
     let mut share = |now| {
         let hits = |_: &i32| {
             let lease = get(&mut state, now, &mut rng);
@@ -505,6 +507,25 @@ fn a_new_endpoint_starts_slowly() {
 }
 
 #[test]
+fn a_worker_that_comes_later_knows_what_is_new() {
+    let config = Cluster {
+        slow_start: Duration::from_secs(10),
+        balancer: Balancer::Random,
+        ..config()
+    };
+    let (mut first, mut rng) = (state(&config, 1..=1), rng());
+    let entry = entry(&config, vec![endpoint(1), endpoint(2)], Some(first.entry()));
+    first.update(Arc::clone(&entry));
+    let mut second = ClusterState::new(entry, "".into());
+    let hits = (0..1000).filter(|_| port(&get(&mut second, at(1_000), &mut rng)) == 2);
+    let hits = hits.count();
+    assert!(
+        (40..150).contains(&hits),
+        "{hits} of 1000, a tenth of the other's weight expected"
+    );
+}
+
+#[test]
 fn state_survives_an_update_by_address_and_identity() {
     let (mut state, mut rng) = (state(&config(), 1..=1), rng());
     let mut lease = get(&mut state, at(0), &mut rng);
@@ -513,14 +534,11 @@ fn state_survives_an_update_by_address_and_identity() {
         weight: 5,
         ..endpoint(1)
     };
-    state.update(
-        entry(
-            &config(),
-            vec![endpoint(2), weightier.clone()],
-            Some(state.entry()),
-        ),
-        at(8),
-    );
+    state.update(entry(
+        &config(),
+        vec![endpoint(2), weightier.clone()],
+        Some(state.entry()),
+    ));
     let report = state.report(at(7)).endpoints.remove(1);
     assert_eq!(
         (report.latency, report.requests, report.weight),
@@ -530,7 +548,7 @@ fn state_survives_an_update_by_address_and_identity() {
         identity: Some("spiffe://cluster.local/ns/shop/sa/x".into()),
         ..weightier
     };
-    state.update(entry(&config(), vec![other], Some(state.entry())), at(8));
+    state.update(entry(&config(), vec![other], Some(state.entry())));
     let report = state.report(at(8)).endpoints.remove(0);
     assert_eq!(
         (report.latency, report.requests),
@@ -587,7 +605,7 @@ fn a_new_endpoint_takes_its_share_within_a_second() {
     let mut state = state(&config(), 1..=2);
     closed_loop(&mut state, 0, 5, |_| 5);
     let next = entry(&config(), (1..=3).map(endpoint).collect(), Some(state.entry()));
-    state.update(next, at(5_000));
+    state.update(next);
     let served = closed_loop(&mut state, 5_000, 1, |_| 5);
     assert!(served[&3] * 4 > served.values().sum(), "{served:?}");
 }

@@ -206,8 +206,8 @@ proptest! {
                 Step::Endpoints(endpoints) => {
                     let endpoints = endpoints.into_iter().map(|(port, ready, weight)| Endpoint { weight, ready, ..endpoint(port) });
                     let next = entry(&config, endpoints.collect(), Some(state.entry()));
-                    state.update(Arc::clone(&next), at(now));
-                    other.update(next, at(now));
+                    state.update(Arc::clone(&next));
+                    other.update(next);
                 }
             }
             check_counts(&state, &leases)?;
