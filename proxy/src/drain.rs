@@ -6,8 +6,9 @@
 //! no clock read per request, and is kept to a second.
 //!
 //! Draining is a state of the worker, not of a moment: connections accepted while it lasts are asked to end, too, each
-//! after its first exchange (endpoint removal takes time to spread, and who comes late is still served). One whose exchange is
-//! over counts as running until it has ended: what was answered last may still be on its way to a slow reader.
+//! after its first exchange (endpoint removal takes time to spread, and who comes late is still served). One whose
+//! exchange is over counts as running until it has ended: what was answered last may still be on its way to a slow
+//! reader.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -152,7 +152,7 @@ impl Site {
         }
     }
 
-    /// What the port offers by now: a connection may live for long, and what holds for a request is what holds when it comes.
+    /// What the port offers by now: a connection may live for long, and for a request holds what holds when it comes.
     fn policy(&self) -> InboundPort {
         policy(&self.worker, self.port)
     }

@@ -84,8 +84,8 @@ fn configure(socket: &SockRef<'_>) -> io::Result<()> {
 }
 
 /// Says that whoever is at the other end of `stream` reads at any time (HTTP/2 between sidecars): bytes that stay
-/// unacknowledged for [`USER_TIMEOUT`] are an error. Not for other connections: the kernel ends by `TCP_USER_TIMEOUT` also
-/// one whose reader lives and merely takes its time (its window is shut, tcp(7)).
+/// unacknowledged for [`USER_TIMEOUT`] are an error. Not for other connections: the kernel applies `TCP_USER_TIMEOUT`
+/// also to a window that is shut, and so ends one whose reader lives and merely takes its time.
 pub fn is_always_read(stream: &TcpStream) {
     // An error means the connection is gone already.
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));

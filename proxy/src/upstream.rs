@@ -294,8 +294,9 @@ impl Pool {
         })
     }
 
-    /// Begins to make a connection, if there is a place for it. Where no other takes requests one is always made, so that every
-    /// worker reaches every endpoint, however few connections are allowed; elsewhere the next free one is waited for.
+    /// Begins to make a connection, if there is a place for it. Where no other takes requests one is always made, so
+    /// that every worker reaches every endpoint, however few connections are allowed; elsewhere the next free one is
+    /// waited for.
     fn open(self: &Rc<Self>, local: &Rc<Local>, id: ConnectionId) {
         let (gauge, limit) = self.bounds.borrow().connections.clone();
         let alone = !self.decisions.borrow().has_other(id, local.now());
@@ -428,8 +429,8 @@ impl Held {
         self.sent
     }
 
-    /// Whether an HTTP/1 connection is not free, though the response is over: who came next would wait for the rest of the
-    /// request's body.
+    /// Whether an HTTP/1 connection is not free, though the response is over: who came next would wait for the rest of
+    /// the request's body.
     fn is_still_sending(&self) -> bool {
         let sending = self.sending.as_ref().is_some_and(Sending::under_way);
         sending && matches!(self.connection.wire, Wire::Http1(_))

@@ -8,7 +8,8 @@
 //!     └────────────────────────── as many probes as asked for succeed ───────────┘
 //! ```
 //!
-//! A probe has succeeded when a response begins that tells of no failure: one that then streams for hours keeps nobody out.
+//! A probe has succeeded when a response begins that tells of no failure: one that then streams for hours keeps nobody
+//! out.
 //!
 //! [`Machine`] is the state as a plain value with pure transitions; [`Cell`] keeps one in a single atomic word, so that
 //! all workers of a proxy share a breaker without a lock and every change is one whole transition.
@@ -165,8 +166,8 @@ impl Machine {
         }
     }
 
-    /// Learns that the response to a probe has begun, and tells of no failure: that probe is over. Whatever else becomes of its
-    /// request counts by the pass that is returned. `None`: it is no probe.
+    /// Learns that the response to a probe has begun, and tells of no failure: that probe is over. Whatever else becomes
+    /// of its request counts by the pass that is returned. `None`: it is no probe.
     pub fn answered(self, policy: &Breaker, now: Now, pass: Pass) -> Option<(Self, Pass)> {
         if self.phase() != Phase::HalfOpen || pass.epoch != Some(self.epoch) {
             return None;

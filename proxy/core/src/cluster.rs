@@ -270,8 +270,8 @@ impl ClusterState {
         Ok(Lease::new(member, slot, now, service, endpoint))
     }
 
-    /// Learns that the response head has arrived, so that the latency is known, and a breaker's probe is over, before a long
-    /// response ends. Not to be called when the head itself tells of a failure.
+    /// Learns that the response head has arrived, so that the latency is known, and a breaker's probe is over, before a
+    /// long response ends. Not to be called when the head itself tells of a failure.
     pub fn responded(&mut self, lease: &mut Lease, now: Now) {
         if !lease.responded {
             lease.responded = true;

@@ -33,8 +33,8 @@ pub const MAX_TRAILERS: usize = 16 * 1024;
 /// Which attempt of its exchange a request is, counted from 1; between sidecars only.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
 
-/// That a request's client spoke HTTP/2 (`2`), where nobody declared how the application speaks; between sidecars only, whose own
-/// version says nothing.
+/// That a request's client spoke HTTP/2 (`2`), where nobody declared how the application speaks; between sidecars only,
+/// whose own version says nothing.
 pub const VERSION: HeaderName = HeaderName::from_static("x-weft-version");
 
 /// How the names of header fields were written, where an HTTP/1 application cares; between sidecars only.

@@ -15,8 +15,8 @@ use crate::local::Local;
 const UNSENT_TRIES: u32 = 3;
 
 impl Upstream {
-    /// As [`Upstream::send`], but again if provably nothing was processed of it: a kept connection that closes as it is taken
-    /// is no failure of the other end's.
+    /// As [`Upstream::send`], but again if provably nothing was processed of it: a kept connection that closes as it is
+    /// taken is no failure of the other end's.
     pub async fn send_alone(
         &self,
         local: &Rc<Local>,
