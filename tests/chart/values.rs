@@ -1,9 +1,13 @@
 //! Values that are refused before anything is installed, each with the name of what is wrong.
 
-use crate::helm::{charts, helm, render};
+use std::io::Write;
+
+use weft_control_plane_core::inject::{Injector, Values};
+
+use crate::helm::{charts, find, helm, objects, render};
 
 /// A value, and what helm has to name.
-const REFUSED: [(&str, &str); 30] = [
+const REFUSED: [(&str, &str); 46] = [
     ("nosuch=1", "nosuch"),
     ("image.nosuch=1", "nosuch"),
     ("image.repository=", "repository"),
@@ -19,7 +23,20 @@ const REFUSED: [(&str, &str); 30] = [
     ("crds.enabled=maybe", "enabled"),
     ("crds=null", "crds"),
     ("identity.leafLifetime=1d", "leafLifetime"),
+    (
+        "identity.leafLifetime=59s999ms",
+        "identity.leafLifetime is 59s999ms: it has to be from 60s to 168h",
+    ),
+    (
+        "identity.leafLifetime=168h1ms",
+        "identity.leafLifetime is 168h1ms",
+    ),
     ("identity.suppliedRoot=yes", "suppliedRoot"),
+    ("identity.podCertificates=yes", "podCertificates"),
+    (
+        "identity.podCertificates=true,identity.leafLifetime=59m",
+        "identity.leafLifetime is 59m: it has to be from 1h to 168h",
+    ),
     ("controlPlane.replicas=0", "replicas"),
     ("controlPlane.replicas=two", "replicas"),
     ("controlPlane.logLevel=a b", "logLevel"),
@@ -33,11 +50,29 @@ const REFUSED: [(&str, &str); 30] = [
         "controlPlane.autoscaling.targetCPUUtilization=101",
         "targetCPUUtilization",
     ),
+    (
+        "controlPlane.autoscaling.enabled=true,controlPlane.autoscaling.minReplicas=6",
+        "minReplicas 6 is above maxReplicas 5",
+    ),
     ("injector.timeoutSeconds=31", "timeoutSeconds"),
     ("injection.image=other", "image"),
     ("injection.egress=sometimes", "egress"),
     ("injection.drainTime=-1s", "drainTime"),
+    (
+        "injection.drainTime=1h1ms",
+        "injection.drainTime is 1h1ms: it has to be at most 1h",
+    ),
     ("injection.uid=0", "uid"),
+    ("injection.meshCidrs={banana}", "meshCidrs"),
+    ("injection.skipOutboundCidrs={10.0.0.0/8/8}", "skipOutboundCidrs"),
+    ("injection.skipInboundPorts={mysql}", "skipInboundPorts"),
+    ("injection.skipInboundPorts={0}", "skipInboundPorts"),
+    ("injection.skipOutboundPorts={65536}", "skipOutboundPorts"),
+    ("injection.skipOutboundPorts={1-2-3}", "skipOutboundPorts"),
+    ("injection.resources.limits.memory=lots", "memory"),
+    ("injection.resources.limits.memory=64MB", "memory"),
+    ("injection.resources.requests.cpu=65", "cpu"),
+    ("injection.resources.requests.cpu=a", "cpu"),
     ("monitoring.podMonitor.interval=often", "interval"),
     ("extraObjects=text", "extraObjects"),
 ];
@@ -61,16 +96,42 @@ fn values_that_make_sense_are_taken() {
         "trustDomain=mesh.example",
         "identity.leafLifetime=1h30m",
         "controlPlane.logLevel=info\\,weft_control_plane=debug",
-        "controlPlane.topologySpread=Off",
+        "identity.leafLifetime=60s",
+        "identity.leafLifetime=167h59m59s1000ms",
+        "controlPlane.topologySpread=Disabled",
         "controlPlane.nodeSelector.disk=fast",
         "controlPlane.podAnnotations.a=b",
         "injection.egress=deny",
         "injection.meshCidrs={}",
+        "injection.meshCidrs={10.0.0.0/8,fd00::/8,::ffff:10.0.0.0/104}",
+        "injection.drainTime=1h",
         "injection.resources.limits.cpu=500m",
         "global.shared=1",
     ] {
         render("weft", &[&format!("--set={value}")]).unwrap();
     }
+}
+
+/// In a file numbers come without quotes, and YAML reads some words as truth values: what can be written there is meant.
+#[test]
+fn values_of_a_file_are_taken_as_they_are_written() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let values = "
+controlPlane: {topologySpread: Disabled}
+injection:
+  skipInboundPorts: [3306, 9000-9010]
+  skipOutboundPorts: [25]
+  resources: {requests: {cpu: 0.5}, limits: {cpu: 2, memory: 128Mi}}
+";
+    file.write_all(values.as_bytes()).expect("writable");
+    let objects = objects(&[&format!("--values={}", file.path().display())]);
+    let pod = &find(&objects, "Deployment", "weft-control-plane")["spec"]["template"]["spec"];
+    assert_eq!(pod.get("topologySpreadConstraints"), None);
+    let read = find(&objects, "ConfigMap", "weft-injection")["data"]["values.yaml"].as_str();
+    let read: Values = serde_yaml::from_str(read.expect("a text")).expect("the injector reads it");
+    assert_eq!(read.skip_inbound_ports, ["3306", "9000-9010"]);
+    assert_eq!(read.resources.limits.cpu.as_deref(), Some("2"));
+    Injector::new(read).expect("the injector takes it");
 }
 
 #[test]

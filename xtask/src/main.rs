@@ -1,4 +1,7 @@
 //! What the repository makes of itself: generated files and the container image. Run as `cargo xtask …`.
+//!
+//! May depend on the types that files are generated from (`weft-api`, the control plane's core); nothing depends on it.
+//! Start at [`generate`] or [`image`].
 
 mod generate;
 mod image;

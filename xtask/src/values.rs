@@ -174,7 +174,8 @@ pub(crate) struct ControlPlane {
 pub(crate) enum TopologySpread {
     ScheduleAnyway,
     DoNotSchedule,
-    Off,
+    // Not `Off`, which YAML takes for a boolean.
+    Disabled,
 }
 
 /// Something that is there or not.

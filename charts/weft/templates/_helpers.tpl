@@ -25,8 +25,32 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* A duration in milliseconds. The schema has checked its form, but can't weigh it. */}}
+{{- define "weft.millis" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|h|m|s)" . -1 -}}
+{{- $unit := get (dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1) (regexFind "[a-z]+" .) -}}
+{{- $sum = add $sum (mul $unit (atoi (regexFind "[0-9]+" .))) -}}
+{{- end -}}
+{{ $sum }}
+{{- end }}
+
+{{/* How long a certificate is valid, which the control plane takes from 60s to 168h; the API server takes no pod's
+certificate of less than 1h. */}}
+{{- define "weft.leafLifetime" -}}
+{{- $millis := int64 (include "weft.millis" .leafLifetime) -}}
+{{- $least := ternary "1h" "60s" .podCertificates -}}
+{{- if or (lt $millis (int64 (include "weft.millis" $least))) (gt $millis 604800000) -}}
+{{- fail (printf "identity.leafLifetime is %s: it has to be from %s to 168h" .leafLifetime $least) -}}
+{{- end -}}
+{{ .leafLifetime }}
+{{- end }}
+
 {{/* Settings of every sidecar, as the control plane reads them: the user's, and what the chart knows by itself. */}}
 {{- define "weft.injection" -}}
+{{- if gt (int64 (include "weft.millis" .Values.injection.drainTime)) 3600000 -}}
+{{- fail (printf "injection.drainTime is %s: it has to be at most 1h" .Values.injection.drainTime) -}}
+{{- end -}}
 image: {{ include "weft.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 controlPlane: weft-control-plane.{{ .Release.Namespace }}.svc:15010

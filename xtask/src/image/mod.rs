@@ -23,6 +23,12 @@ const USER: u32 = 2102;
 /// Most bytes of a name and of a tag.
 const NAME_BYTES_MAX: usize = 200;
 
+/// The profile that images are released with.
+const DIST: &str = "dist";
+
+/// Most bytes of the mesh's image, as released.
+const BYTES_MAX: usize = 25_000_000;
+
 /// Programs of the mesh's image.
 const MESH: [Binary; 2] = [
     Binary {
@@ -51,7 +57,7 @@ pub(crate) struct Image {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The profile that the programs are built with; dist is the smallest and takes longest.
-    #[arg(long, default_value = "dist")]
+    #[arg(long, default_value = DIST)]
     profile: String,
     /// Name of the image without a tag [default: weft.test/weft, with --shop weft.test/shop].
     #[arg(long, value_parser = name)]
@@ -65,6 +71,19 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    /// The mesh's image is on every node: it stays small.
+    fn check(&self, size: usize) -> anyhow::Result<()> {
+        let small = self.shop || self.profile != DIST || size <= BYTES_MAX;
+        let megabytes = |bytes: usize| bytes as f64 / 1e6;
+        ensure!(
+            small,
+            "the image has {:.1} MB, more than the {:.0} MB that a node should have to pull",
+            megabytes(size),
+            megabytes(BYTES_MAX)
+        );
+        Ok(())
+    }
+
     fn binaries(&self) -> &'static [Binary] {
         if self.shop { &SHOP } else { &MESH }
     }
@@ -103,6 +122,7 @@ pub(crate) fn run(told: &Image, root: &Path) -> anyhow::Result<()> {
     let programs = build::build(root, &told.profile, told.binaries())?;
     let layer = layer::tar(&programs)?;
     let size = layer.len();
+    told.check(size)?;
     let layout = Layout::new(&settings, layer)?;
     if let Some(archive) = &told.archive {
         let parent = archive.parent().unwrap_or(root);

@@ -161,6 +161,18 @@ fn the_report_has_the_line_that_installs_it() {
 }
 
 #[test]
+fn the_meshs_image_stays_small() {
+    let mut mesh = told(false);
+    mesh.profile = DIST.to_owned();
+    mesh.check(BYTES_MAX).unwrap();
+    let refused = mesh.check(BYTES_MAX + 1).unwrap_err().to_string();
+    assert!(refused.contains("25.0 MB, more than the 25 MB"), "{refused}");
+    mesh.profile = "dev".to_owned();
+    mesh.check(BYTES_MAX + 1).unwrap();
+    told(true).check(BYTES_MAX + 1).unwrap();
+}
+
+#[test]
 fn names_and_tags_are_what_registries_take() {
     assert!(name("registry.example:5000/team/weft").is_ok());
     assert!(tag("0.1.0-rc.1").is_ok());

@@ -1,7 +1,7 @@
 //! What a cluster's operator decides for all sidecars, once; the chart writes it, and pods' annotations refine it.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
 use weft_api::duration::Duration;
 
 /// The user and group that sidecars run as, where nothing else is said.
@@ -40,17 +40,77 @@ impl Egress {
     }
 }
 
+/// An amount of memory.
+const MEMORY: &str = r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|Ki|Mi|Gi)?$";
+
+/// A network, or a single address, of either family. What else can't be is found when it is read. Nothing is an entry,
+/// too: `--set list={}` has one.
+const NETWORK: &str = r"^(([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(/[0-9]{1,3})?)?$";
+
+/// Text, or a number that stands for it: who writes YAML leaves the quotes of `3306` away.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Whole(u64),
+    Fraction(f64),
+    Text(String),
+}
+
+impl From<Written> for String {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Whole(number) => number.to_string(),
+            Written::Fraction(number) => number.to_string(),
+            Written::Text(text) => text,
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<Written>::deserialize(from)?.map(String::from))
+}
+
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let written = Vec::<Written>::deserialize(from)?;
+    Ok(written.into_iter().map(String::from).collect())
+}
+
+fn processor_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["string", "number", "null"],
+        "minimum": 0.001,
+        "maximum": 64,
+        "minLength": 1,
+        "maxLength": 32,
+        "pattern": r"^[0-9]{1,15}(\.[0-9]{1,3})?m?$",
+    })
+}
+
+fn ports(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "type": ["string", "integer"],
+            "minimum": 1,
+            "maximum": 65_535,
+            "maxLength": 11,
+            "pattern": "^([0-9]{1,5}(-[0-9]{1,5})?)?$",
+        },
+    })
+}
+
 /// Amounts of what a container may use, as Kubernetes writes quantities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Amounts {
     /// Processor time, such as `100m` or `2`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
+    #[schemars(schema_with = "processor_time")]
     pub cpu: Option<String>,
     /// Memory, such as `64Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), regex(pattern = MEMORY))]
     pub memory: Option<String>,
 }
 
@@ -105,7 +165,7 @@ pub struct Values {
     pub cluster_domain: String,
     /// Where addresses of the mesh are; what lies outside passes at once while the control plane can't be reached.
     #[serde(default = "Values::default_mesh_cidrs")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 49), regex(pattern = NETWORK)))]
     pub mesh_cidrs: Vec<String>,
     /// What sidecars log: a level, or `target=level,…`.
     #[serde(default = "Values::default_log_level")]
@@ -125,16 +185,16 @@ pub struct Values {
     #[serde(default)]
     pub resources: Resources,
     /// Ports, and ranges such as `9000-9010`, on which no pod's inbound traffic is captured.
-    #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[serde(default, deserialize_with = "texts")]
+    #[schemars(schema_with = "ports")]
     pub skip_inbound_ports: Vec<String>,
     /// Ports and ranges to which no pod's outbound traffic is captured.
-    #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[serde(default, deserialize_with = "texts")]
+    #[schemars(schema_with = "ports")]
     pub skip_outbound_ports: Vec<String>,
     /// Networks to which no pod's outbound traffic is captured.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 49), regex(pattern = NETWORK)))]
     pub skip_outbound_cidrs: Vec<String>,
 }
 

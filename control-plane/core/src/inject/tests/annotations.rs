@@ -183,5 +183,13 @@ fn values_are_read_strictly_and_completely_from_an_image() {
     let read: Values = serde_json::from_value(json!({ "image": "registry.test/weft:1" })).unwrap();
     assert_eq!(read, values());
     serde_json::from_value::<Values>(json!({ "image": "x", "logLevl": "info" })).unwrap_err();
+    // Who writes YAML leaves the quotes of a number away.
+    let written = json!({ "image": "registry.test/weft:1", "skipInboundPorts": [3306, "9000-9010"],
+        "resources": { "requests": { "cpu": 0.5 }, "limits": { "cpu": 2 } } });
+    let read: Values = serde_json::from_value(written).unwrap();
+    assert_eq!(read.skip_inbound_ports, ["3306", "9000-9010"]);
+    let cpu = [&read.resources.requests, &read.resources.limits].map(|amounts| amounts.cpu.as_deref());
+    assert_eq!(cpu, [Some("0.5"), Some("2")]);
+    Injector::new(read).unwrap();
     serde_json::from_value::<Values>(json!({})).unwrap_err();
 }
