@@ -48,7 +48,7 @@ mod mode;
 pub use error::StartError;
 pub use listeners::Addresses;
 use listeners::Listeners;
-pub(crate) use listeners::{adopt, bind};
+pub(crate) use listeners::adopt;
 use mode::Mode;
 pub(crate) use mode::{Foundation, Shared};
 
@@ -157,7 +157,7 @@ impl ControlPlane {
             Arc::clone(&shared.issuing),
             shared.publisher.clone(),
         ));
-        mode.start(config, &shared, &mut tasks)?;
+        mode.start(config, &shared, listeners.webhook, &mut tasks)?;
         start_admin(config, listeners.admin, log, &shared, &mut tasks)?;
 
         let server = Server {

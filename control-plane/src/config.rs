@@ -155,6 +155,16 @@ pub enum Source {
     Kubernetes(InCluster),
 }
 
+impl Source {
+    /// Where the injector listens, if there is one.
+    pub fn webhook(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Kubernetes(cluster) if cluster.injection.is_some() => Some(cluster.webhook),
+            Self::Kubernetes(_) | Self::Manifests(_) => None,
+        }
+    }
+}
+
 /// What the flags mean.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -17,13 +17,17 @@ pub struct Addresses {
     pub status: SocketAddr,
     /// Admin.
     pub admin: SocketAddr,
+    /// The injector, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<SocketAddr>,
 }
 
-/// The three sockets.
+/// The sockets, all bound before anything else is done.
 pub(super) struct Listeners {
     pub(super) xds: TcpListener,
     pub(super) status: TcpListener,
     pub(super) admin: TcpListener,
+    pub(super) webhook: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -32,6 +36,7 @@ impl Listeners {
             xds: bind(config.listen)?,
             status: bind(config.status)?,
             admin: bind(config.admin)?,
+            webhook: config.source.webhook().map(bind).transpose()?,
         })
     }
 
@@ -40,6 +45,7 @@ impl Listeners {
             xds: self.xds.local_addr()?,
             status: self.status.local_addr()?,
             admin: self.admin.local_addr()?,
+            webhook: self.webhook.as_ref().map(TcpListener::local_addr).transpose()?,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What differs between a folder of manifests and a cluster. Everything else is shared.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,16 +75,17 @@ impl Mode {
         }
     }
 
-    /// Starts what runs beside the listeners: above all whatever feeds the publisher.
+    /// Starts what runs beside the listeners: above all whatever feeds the publisher. `webhook`: the injector's socket.
     pub(super) fn start(
         &self,
         config: &Config,
         shared: &Shared,
+        webhook: Option<TcpListener>,
         tasks: &mut JoinSet<()>,
     ) -> Result<(), StartError> {
         match self {
             Self::Standalone(dir) => standalone::start::parts(dir, shared, tasks),
-            Self::Kubernetes(cluster) => kubernetes::start::parts(config, cluster, shared, tasks),
+            Self::Kubernetes(cluster) => kubernetes::start::parts(config, cluster, shared, webhook, tasks),
         }
     }
 

@@ -1,12 +1,15 @@
 //! The parts of a control plane in a cluster, from top to bottom.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio::sync::watch::channel;
 use tokio::task::JoinSet;
 
 use super::status::Writer;
-use super::{Cluster, cluster_bundle, leader, pod_certificates, replicas, root, rotation, trust, watch, webhook};
+use super::{
+    Cluster, cluster_bundle, leader, pod_certificates, replicas, root, rotation, trust, watch, webhook,
+};
 use crate::app::{Foundation, Shared, StartError};
 use crate::config::Config;
 use crate::tokens::TokenChecker;
@@ -27,11 +30,12 @@ pub(crate) async fn foundation(config: &Config, cluster: &Cluster) -> Foundation
     }
 }
 
-/// Starts everything that talks to the API server.
+/// Starts everything that talks to the API server, and the injector on its socket, if there is one.
 pub(crate) fn parts(
     config: &Config,
     cluster: &Cluster,
     shared: &Shared,
+    webhook: Option<TcpListener>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
     watch::start(cluster, shared, tasks);
@@ -80,5 +84,5 @@ pub(crate) fn parts(
     tasks.spawn(rotation.run(secret));
     let writer = Writer::new(cluster, shared.publisher.clone(), leadership.clone(), others);
     tasks.spawn(writer.run());
-    webhook::start(cluster, shared, leadership, tasks)
+    webhook::start(cluster, shared, webhook, leadership, tasks)
 }

@@ -11,6 +11,7 @@ pub mod notice;
 pub mod server;
 pub mod values;
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use kube::api::PartialObjectMeta;
 use tokio::task::JoinSet;
 pub use weft_control_plane_core::inject;
 
-use crate::app::{Shared, StartError, adopt, bind};
+use crate::app::{Shared, StartError, adopt};
 use admission::Request;
 use inject::Namespace;
 use notice::Notices;
@@ -87,15 +88,16 @@ impl Webhook {
 pub(crate) fn start(
     cluster: &Cluster,
     shared: &Shared,
+    listener: Option<TcpListener>,
     leadership: Leadership,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
-    let Some(file) = cluster.injection.as_deref() else {
+    let (Some(file), Some(listener)) = (cluster.injection.as_deref(), listener) else {
         tracing::info!("without --injection no pod gets a sidecar");
         return Ok(());
     };
     let values = InjectorFile::open(Path::new(file))?;
-    let listener = adopt(bind(cluster.webhook)?)?;
+    let listener = adopt(listener)?;
     let (notices, telling) = notice::notices(cluster.client.clone(), &cluster.pod);
     tasks.spawn(telling);
     tasks.spawn(ca_bundle::keep(
