@@ -136,6 +136,14 @@ async fn without_an_injector_only_pods_of_the_mesh_wait() {
             labelled("enabled"),
             "workloads.inject.weft.dev",
         ),
+        // The injector has the words for these.
+        (&other, "meant-in", inject("on-please"), "workloads.inject.weft.dev"),
+        (
+            &other,
+            "label-meant-in",
+            labelled("Enabled"),
+            "workloads.inject.weft.dev",
+        ),
     ];
     for (namespace, name, metadata, webhook) in waiting {
         let refused = kubernetes.apply(&pod(namespace, name, &metadata)).await;
