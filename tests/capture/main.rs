@@ -14,6 +14,7 @@
 
 mod app;
 mod inbound;
+mod limits;
 mod load;
 mod net;
 mod outbound;

@@ -41,6 +41,8 @@ pub(crate) struct Pod {
     pub(crate) proxy: Option<Process>,
     /// What the proxy said about its listeners.
     pub(crate) listening: Value,
+    /// The memory that its control group allows its proxy, in bytes.
+    pub(crate) memory: Option<u64>,
 }
 
 /// A port of a Service: name, port, the pods' port, and `appProtocol` if there is one.
@@ -81,6 +83,7 @@ impl Cluster {
             addresses,
             proxy: None,
             listening: Value::Null,
+            memory: None,
         }
     }
 
@@ -189,6 +192,14 @@ impl Cluster {
         let uid = format!("--reuid={PROXY_UID}");
         let gid = format!("--regid={PROXY_UID}");
         let mut arguments = pod.namespace.enter();
+        if let Some(bytes) = pod.memory {
+            let groups = own.join("cgroup");
+            std::fs::create_dir_all(&groups).expect("writable");
+            std::fs::write(groups.join("memory.max"), bytes.to_string()).expect("writable");
+            let mount = "mount --bind \"$0\" /sys/fs/cgroup && exec \"$@\"";
+            arguments.extend(["unshare", "--mount", "sh", "-c", mount].map(str::to_owned));
+            arguments.push(groups.display().to_string());
+        }
         let drop_rights = [
             "setpriv",
             &uid,
