@@ -29,6 +29,12 @@ const ACTIONS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 /// pod's grace period, and `postStart` may take as long as an application needs to begin.
 const HOOK_SECS: u64 = 300;
 
+/// How long the kubelet gives a probe that doesn't say, in seconds.
+const TIMEOUT_SECS: u64 = 1;
+
+/// What the API server puts into actions that don't say: member and value.
+const DEFAULTS: [(&str, &str); 4] = [("path", "/"), ("scheme", "HTTP"), ("host", ""), ("service", "")];
+
 /// The action that all others become.
 const HTTP: &str = "httpGet";
 
@@ -121,16 +127,23 @@ fn original(container: &Value, place: &str) -> Option<Result<Value, String>> {
         Err(name) => return Some(Err(name)),
     };
     action.insert("port".to_owned(), json!(port));
-    // The sidecar knows no difference between null and absent, and takes only the latter.
-    action.retain(|_, value| !value.is_null());
+    // The API server has put defaults in before the webhook is asked, and nobody has in a manifest: without them both
+    // get the same sidecar, which knows no difference between a default, null and absent.
+    action.retain(|member, value| !value.is_null() && !is_default(member, value));
     let mut original = Map::from_iter([(key.clone(), Value::Object(action))]);
     let is_hook = place.starts_with("/lifecycle/");
     let timeout = is_hook.then(|| json!(HOOK_SECS));
     let timeout = timeout.or_else(|| probe.get("timeoutSeconds").cloned());
-    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_null()) {
+    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_null() && *timeout != TIMEOUT_SECS) {
         original.insert("timeoutSeconds".to_owned(), timeout);
     }
     Some(Ok(Value::Object(original)))
+}
+
+fn is_default(member: &str, value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|value| DEFAULTS.contains(&(member, value)))
 }
 
 /// A port's number, as the kubelet finds it: by the name of one of the container's ports, else as a number.

@@ -177,6 +177,33 @@ fn probes_go_through_the_status_port() {
 }
 
 #[test]
+fn what_the_api_server_puts_into_probes_makes_no_other_sidecar() {
+    let probed = |probe: Value, hook: Value| {
+        let mut pod = cart();
+        pod["spec"]["containers"][0]["readinessProbe"] = probe;
+        pod["spec"]["containers"][0]["lifecycle"] = json!({ "preStop": hook });
+        pod
+    };
+    for (written, defaulted) in [
+        (
+            json!({ "httpGet": { "port": 80 } }),
+            json!({ "httpGet": { "port": 80, "path": "/", "scheme": "HTTP" }, "timeoutSeconds": 1 }),
+        ),
+        (
+            json!({ "grpc": { "port": 80 } }),
+            json!({ "grpc": { "port": 80, "service": "" }, "timeoutSeconds": 1 }),
+        ),
+    ] {
+        let hook = |action: &Value| json!({ "httpGet": action.get("httpGet") });
+        let [written, defaulted] = [written, defaulted].map(|probe| probed(probe.clone(), hook(&probe)));
+        let [by_hand, by_webhook] = [&written, &defaulted].map(|pod| injected(pod).pod);
+        assert_eq!(env(&by_hand, "WEFT_PROBES"), env(&by_webhook, "WEFT_PROBES"));
+        assert_eq!(uninject(&by_hand).unwrap(), written);
+        assert_eq!(uninject(&by_webhook).unwrap(), defaulted);
+    }
+}
+
+#[test]
 fn probes_that_never_reach_the_pods_port_stay() {
     let mut pod = cart();
     let container = &mut pod["spec"]["containers"][0];
