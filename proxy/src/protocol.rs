@@ -40,7 +40,7 @@ pub async fn sniff(stream: Stream) -> Option<(Detected, Stream)> {
 /// The ALPN names that the `ClientHello` at the beginning of `stream` offers; empty when it offers none or can't be
 /// read. `None`: the stream broke.
 pub async fn offered_alpn(stream: Stream) -> Option<(Vec<Vec<u8>>, Stream)> {
-    Some(match read_until(stream, MAX_HELLO, read_hello).await? {
+    Some(match read_until(stream, MAX_HELLO, hello_alpn).await? {
         (Decision::Made(names), stream) => (names, stream),
         (Decision::Late | Decision::None, stream) => (Vec::new(), stream),
     })
@@ -62,7 +62,8 @@ pub fn is_mesh_alpn(names: &[Vec<u8>]) -> bool {
         .any(|mesh| names.iter().any(|name| name == mesh))
 }
 
-fn read_hello(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The ALPN names that a `ClientHello` offers; none where it offers none or can't be read. `None`: it is not whole.
+pub fn hello_alpn(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -191,8 +192,8 @@ mod tests {
     fn a_hello_is_read_whole_wherever_it_is_cut() {
         let bytes = hello(&[alpn::H1]);
         for cut in 0..bytes.len() {
-            assert!(read_hello(&bytes[..cut]).is_none(), "{cut}");
+            assert!(hello_alpn(&bytes[..cut]).is_none(), "{cut}");
         }
-        assert_eq!(read_hello(&bytes), Some(vec![alpn::H1.to_vec()]));
+        assert_eq!(hello_alpn(&bytes), Some(vec![alpn::H1.to_vec()]));
     }
 }
