@@ -1,11 +1,14 @@
 //! The small HTTP/1 server under `status` and `admin`: one connection loop with limits, and plain answers.
 //!
 //! Not for traffic. Few clients, short questions: connections, request heads, bodies and time are all bounded, and an
-//! accept error (out of file descriptors) pauses the loop instead of ending it.
+//! accept error (out of file descriptors) pauses the loop instead of ending it. On `status` the kubelet's probes arrive
+//! beside whoever reaches the address, so no address has more than its share of the connections, and a client that
+//! reads no answer is given up.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +19,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::guests::Guests;
+
 /// Connections at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 512;
+/// Connections at once of one address; more are refused.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 128;
+/// How long a client may leave an answer unread.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a request head, also between requests of one connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head, in bytes.
@@ -41,23 +51,29 @@ where
     F: Future<Output = Answer> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let guests = Guests::new(MAX_CONNECTIONS_PER_ADDRESS);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let stream = accept(&listener).await;
+        let (stream, peer) = accept(&listener).await;
+        let Some(guest) = guests.admit(peer.ip()) else {
+            continue;
+        };
+        // A socket that takes no options is gone already, and says so when it is read.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
         let handle = handle.clone();
         tokio::spawn(async move {
             connection(stream, handle).await;
-            drop(place);
+            drop((place, guest));
         });
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "accepting a status or admin connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,8 +143,6 @@ pub(crate) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> 
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::SocketAddr;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -141,6 +155,30 @@ pub(crate) mod tests {
         // A refused request may be cut off while the answer is on its way: what arrived is what counts.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// A connection from another address of this machine, which says nothing.
+    async fn silent(from: [u8; 4], to: SocketAddr) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_keep_the_others_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, |_| async { text(StatusCode::OK, "") }));
+        let mut crowd = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            crowd.push(silent([127, 0, 0, 2], address).await);
+        }
+        let get = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let answer = tokio::time::timeout(HEAD_TIMEOUT / 2, ask(address, get)).await;
+        let answer = answer.expect("an answer while the others still have time");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop(crowd);
+        server.abort();
     }
 
     #[tokio::test]
