@@ -1,12 +1,13 @@
 //! The gRPC listener: TLS, with a client certificate or without, and who may call what with which.
 //!
 //! The accept loop is our own: it survives a process out of file descriptors, bounds connections and handshakes, and
-//! learns each connection's identity once. Without a certificate only `CertificateService` answers, and the connection
-//! lasts a minute. A connection whose leaf has expired goes on with what runs, and begins nothing new.
+//! learns each connection's identity once. Without a certificate only `CertificateService` answers, the connection lasts
+//! a minute, and no address has more than its share of such connections. A connection whose leaf has expired goes on
+//! with what runs, and begins nothing new.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,7 @@ use tonic::codegen::Service;
 use tonic::service::Routes;
 use weft_control_plane_core::rights::Account;
 use weft_identity::tls;
+use weft_ops::guests::{Guest, Guests};
 
 use crate::peer::{Identity, NO_CERTIFICATE, Peer};
 
@@ -37,6 +39,9 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 
 /// Connections at once that have not shown a certificate, or not yet.
 pub const STRANGERS_MAX: usize = 512;
+
+/// Of these, connections at once of one address.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 128;
 
 /// From the first byte to the end of the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +88,10 @@ impl Server {
     /// Accepts until the end, and then until every connection has said goodbye.
     pub async fn run(self, listener: TcpListener) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+        let strangers = Strangers {
+            all: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            guests: Guests::new(STRANGERS_PER_ADDRESS_MAX),
+        };
         let tasks = TaskTracker::new();
         while let Some(Ok(permit)) = self
             .ending
@@ -96,7 +104,7 @@ impl Server {
             let (stream, address) = accepted;
             // A socket of both families has IPv4 peers in an IPv6 form.
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
+            let Some(stranger) = strangers.admit(address.ip()) else {
                 metrics::counter!("weft_control_plane_connections_refused_total").increment(1);
                 continue;
             };
@@ -111,7 +119,7 @@ impl Server {
         tasks.wait().await;
     }
 
-    async fn connection(self, stream: TcpStream, address: SocketAddr, stranger: OwnedSemaphorePermit) {
+    async fn connection(self, stream: TcpStream, address: SocketAddr, stranger: Stranger) {
         // Without it a small answer waits for the client's delayed acknowledgement; a socket that refuses is broken
         // and will say so.
         let _ = stream.set_nodelay(true);
@@ -159,6 +167,27 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "connection ended");
         }
+    }
+}
+
+/// Places for connections that have not shown a certificate, or not yet.
+struct Strangers {
+    all: Arc<Semaphore>,
+    guests: Guests,
+}
+
+/// Such a place; dropping it makes room.
+struct Stranger {
+    _place: OwnedSemaphorePermit,
+    _guest: Guest,
+}
+
+impl Strangers {
+    fn admit(&self, address: IpAddr) -> Option<Stranger> {
+        Some(Stranger {
+            _guest: self.guests.admit(address)?,
+            _place: Arc::clone(&self.all).try_acquire_owned().ok()?,
+        })
     }
 }
 

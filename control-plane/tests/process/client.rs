@@ -141,11 +141,15 @@ impl Site {
     }
 
     pub(crate) fn token(&self, account: &str, services: &[&str]) -> String {
+        self.token_of("shop", account, services)
+    }
+
+    pub(crate) fn token_of(&self, namespace: &str, account: &str, services: &[&str]) -> String {
         let key = SigningKey::load(&self.state("token-key.pem"))
             .expect("a key")
             .expect("a key");
         let claims = Claims {
-            namespace: "shop".into(),
+            namespace: namespace.into(),
             service_account: account.into(),
             audience: AUDIENCE.into(),
             services: services.iter().copied().map(str::to_owned).collect(),

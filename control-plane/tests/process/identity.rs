@@ -1,7 +1,10 @@
 //! Who gets a certificate, and who may ask for what.
 
+use tokio::net::TcpSocket;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use weft_control_plane::config::ACCOUNT;
+use weft_control_plane::server::STRANGERS_MAX;
 use weft_identity::tls::{self, Expected, alpn};
 use weft_identity::token::{AUDIENCE, Claims, SigningKey};
 use weft_xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -27,6 +30,19 @@ async fn a_token_becomes_a_certificate() {
     for token in [stranger.sign(&claims).unwrap(), "nonsense".into(), String::new()] {
         assert_eq!(site.sign(&token).await.unwrap_err().code(), Code::Unauthenticated);
     }
+}
+
+#[tokio::test]
+async fn nobody_is_given_the_control_planes_own_identity() {
+    let site = Site::start(&[]).await;
+    let (namespace, account) = ACCOUNT;
+    let token = site.token_of(namespace, account, &[]);
+    assert_eq!(
+        site.sign(&token).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    let neighbour = site.token_of("shop", account, &[]);
+    assert!(site.sign(&neighbour).await.is_ok());
 }
 
 #[tokio::test]
@@ -111,4 +127,19 @@ async fn a_stream_reads_its_own_and_no_more() {
         stream.subscribe(kind, &[name]).await;
         assert_eq!(crate::client::names(&stream.next().await), [name]);
     }
+}
+
+#[tokio::test]
+async fn one_address_of_strangers_cannot_keep_the_others_out() {
+    weft_ops::descriptors::raise_limit();
+    let site = Site::start(&[]).await;
+    let mut crowd = Vec::new();
+    for _ in 0..STRANGERS_MAX {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 2], 0).into()).expect("an address");
+        crowd.push(socket.connect(site.address()).await.expect("a connection"));
+    }
+    let leaf = site.leaf("user").await;
+    assert_eq!(leaf.id().service_account(), "user");
+    drop(crowd);
 }
