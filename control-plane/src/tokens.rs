@@ -9,6 +9,7 @@ use tonic::Status;
 use weft_control_plane_core::rights::Account;
 use weft_identity::token::{Claims, TokenError, VerifyingKey};
 
+use crate::config::ACCOUNT;
 use crate::kubernetes::review::{ReviewError, Reviewer};
 
 /// What a good token says.
@@ -29,6 +30,12 @@ pub enum CheckError {
     /// Refused by the cluster, or nobody could be asked.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// The control plane's own account: whoever had its identity could speak for it to every proxy.
+    #[error(
+        "the token is of {0}, which is the control plane's own account, and nobody else is given its identity; use \
+         another service account"
+    )]
+    Own(Account),
 }
 
 impl From<CheckError> for Status {
@@ -36,6 +43,7 @@ impl From<CheckError> for Status {
         let message = error.to_string();
         match error {
             CheckError::Review(ReviewError::Unavailable(_)) => Self::unavailable(message),
+            CheckError::Own(_) => Self::permission_denied(message),
             _ => Self::unauthenticated(message),
         }
     }
@@ -50,15 +58,20 @@ pub enum TokenChecker {
 }
 
 impl TokenChecker {
-    /// What `token` says, if it is genuine, meant for the mesh and not over.
+    /// What `token` says, if it is genuine, meant for the mesh and not over, and of anybody but the control plane,
+    /// which needs none.
     pub async fn check(&self, token: &str) -> Result<Bearer, CheckError> {
-        match self {
-            Self::Standalone(key) => Ok(bearer(key.verify(token, SystemTime::now())?)),
-            Self::Cluster(reviewer) => Ok(Bearer {
+        let bearer = match self {
+            Self::Standalone(key) => bearer(key.verify(token, SystemTime::now())?),
+            Self::Cluster(reviewer) => Bearer {
                 account: reviewer.check(token).await?.account,
                 services: Vec::new(),
-            }),
+            },
+        };
+        if bearer.account == Account::new(ACCOUNT.0, ACCOUNT.1) {
+            return Err(CheckError::Own(bearer.account));
         }
+        Ok(bearer)
     }
 }
 

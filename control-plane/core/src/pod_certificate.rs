@@ -66,6 +66,11 @@ pub enum Denial {
     /// A key that isn't certified.
     #[error("{0}; use keyType ECDSAP256 or ECDSAP384")]
     Key(String),
+    /// The control plane's own account: whoever had its identity could speak for it to every proxy.
+    #[error(
+        "{0} is the control plane's own account, and nobody else is given its identity; use another service account"
+    )]
+    Own(Account),
     /// No such pod.
     #[error("no pod {name} with uid {uid} is on node {node} with service account {account}")]
     Pod {
@@ -81,12 +86,13 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// The reason in one word for programs; the first and third are the cluster's own.
+    /// The reason in one word for programs; those of annotations and of a key are the cluster's own.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Annotation(_) => "InvalidUnverifiedUserAnnotations",
             Self::Form => "UnsupportedRequest",
             Self::Key(_) => "UnsupportedKeyType",
+            Self::Own(_) => "AccountReserved",
             Self::Pod { .. } => "PodMismatch",
         }
     }
@@ -116,8 +122,11 @@ impl Request {
     }
 }
 
-/// Holds a request against the pod that has the name it gives.
-pub fn screen(request: &Request, pod: Option<&Pod>) -> Result<(), Denial> {
+/// Holds a request against the pod that has the name it gives; none is granted for `own`, the control plane's account.
+pub fn screen(request: &Request, pod: Option<&Pod>, own: &Account) -> Result<(), Denial> {
+    if request.account() == *own {
+        return Err(Denial::Own(request.account()));
+    }
     if let Some(key) = request.annotations.first() {
         return Err(Denial::Annotation(key.clone()));
     }
@@ -168,6 +177,18 @@ mod tests {
         }
     }
 
+    fn own() -> Account {
+        Account::new("weft-system", "weft-control-plane")
+    }
+
+    #[test]
+    fn nobody_is_given_the_control_planes_own_identity() {
+        let pod = request().pod;
+        let denied = screen(&request(), Some(&pod), &request().account()).unwrap_err();
+        assert_eq!(denied.reason(), "AccountReserved");
+        assert!(denied.to_string().contains("another service account"), "{denied}");
+    }
+
     #[test]
     fn only_ours_and_only_once() {
         assert!(request().is_open());
@@ -188,7 +209,7 @@ mod tests {
     #[test]
     fn a_request_is_for_the_pod_that_there_is() {
         let pod = request().pod;
-        assert_eq!(screen(&request(), Some(&pod)), Ok(()));
+        assert_eq!(screen(&request(), Some(&pod), &own()), Ok(()));
         let others = [
             Pod {
                 uid: "another".into(),
@@ -204,7 +225,7 @@ mod tests {
             },
         ];
         for other in others.iter().map(Some).chain([None]) {
-            let denied = screen(&request(), other).unwrap_err();
+            let denied = screen(&request(), other, &own()).unwrap_err();
             assert_eq!(denied.reason(), "PodMismatch", "{other:?}");
         }
     }
@@ -216,14 +237,14 @@ mod tests {
             annotations: vec!["example.com/san".to_owned()],
             ..request()
         };
-        let denied = screen(&annotated, Some(&pod)).unwrap_err();
+        let denied = screen(&annotated, Some(&pod), &own()).unwrap_err();
         assert_eq!(denied.reason(), "InvalidUnverifiedUserAnnotations");
         assert!(denied.to_string().contains("example.com/san"), "{denied}");
         let old = Request {
             csr: Vec::new(),
             ..request()
         };
-        assert_eq!(screen(&old, Some(&pod)), Err(Denial::Form));
+        assert_eq!(screen(&old, Some(&pod), &own()), Err(Denial::Form));
     }
 
     proptest! {

@@ -26,11 +26,13 @@ use tokio::time::timeout;
 use weft_api::kubernetes::Time;
 use weft_control_plane_core::issue::Refusal;
 use weft_control_plane_core::pod_certificate::{Denial, Pod, Request, SIGNER, screen};
+use weft_control_plane_core::rights::Account;
 
 use self::open::{Open, Waiting};
 use super::leader::{Leadership, WriteError};
 use super::{Cluster, FIELD_MANAGER};
 use crate::certificates::{IssueError, Issuing};
+use crate::config::ACCOUNT;
 
 /// Where such requests are.
 const GROUP: &str = "certificates.k8s.io";
@@ -197,7 +199,8 @@ impl Signer {
         let request = &waiting.request;
         let pod = self.pod(request).await?;
         let now = Time(Timestamp::now());
-        let (status, denial) = match screen(request, pod.as_ref()) {
+        let own = Account::new(ACCOUNT.0, ACCOUNT.1);
+        let (status, denial) = match screen(request, pod.as_ref(), &own) {
             Err(denial) => (wire::denied(&denial, &now), Some(denial)),
             Ok(()) => match self.issue(request)? {
                 Ok(issued) => (wire::issued(&issued, &now), None),
