@@ -11,7 +11,7 @@ use weft_proxy::drain::Tracker;
 use weft_proxy::http::guard::{Budget, Guarded};
 use weft_proxy::protocol::hello_alpn;
 use weft_proxy::telemetry::metrics::Direction;
-use weft_proxy_core::authority::{Authority, Scope, check_connect};
+use weft_proxy_core::authority::{Authority, MAX_NAME, Scope, check_connect};
 use weft_proxy_core::deadline::parse_grpc_timeout;
 use weft_proxy_core::framing::{Flaw, Scanner};
 use weft_proxy_core::hygiene::{
@@ -257,11 +257,11 @@ pub(crate) fn authority(data: &[u8]) {
     let _ = check_connect(&authority, &["127.0.0.1:15001".parse().expect("an address")]);
     let scope = Scope::new("shop", "cluster.local").expect("valid names");
     let expanded = scope.expand(&authority, 80);
-    let again = Authority::parse(expanded.as_bytes());
-    assert!(
-        again.is_ok_and(|again| scope.expand(&again, 80) == expanded),
-        "{expanded}"
-    );
+    match Authority::parse(expanded.as_bytes()) {
+        Ok(again) => assert_eq!(scope.expand(&again, 80), expanded),
+        // With the domain behind it a name may get too long to be one; nobody has it then.
+        Err(_) => assert!(expanded.len() > MAX_NAME, "{expanded}"),
+    }
 }
 
 pub(crate) fn authorities() -> Vec<Vec<u8>> {
