@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::memory::Pressure;
 use crate::published::Published;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::counting_panics;
+use crate::telemetry::metrics::{counting_panics, destination_label};
 use crate::telemetry::report;
 use crate::worker::Worker;
 use crate::{inbound, listener, outbound, socket};
@@ -193,7 +193,7 @@ fn tell_clusters(worker: &Worker, told: &mut HashMap<Name, u64>) -> f64 {
         let ejections = entry.shared.ejections();
         let before = told.insert(Name::clone(name), ejections).unwrap_or(0);
         if ejections > before {
-            counter!("weft_endpoint_ejections_total", "destination" => name.to_string())
+            counter!("weft_endpoint_ejections_total", "destination" => destination_label(name))
                 .increment(ejections - before);
         }
         if entry.config.service_breaker.is_some() {

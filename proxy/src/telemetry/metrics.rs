@@ -1,9 +1,10 @@
 //! Metric handles, resolved when something is first used and cached: a request formats no label.
 //!
-//! The names are the contract with dashboards and with the demo's table. Labels are bounded: destinations are clusters,
-//! reasons, protocols and results closed sets.
+//! The names are the contract with dashboards and with the demo's table. Labels are bounded: destinations are Services,
+//! and all addresses that are dialled past them one more; reasons, protocols and results closed sets.
 
 use std::cell::{OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -65,6 +66,13 @@ impl Protocol {
             Self::Tcp => "tcp",
         }
     }
+}
+
+/// Value of the label `destination`. Addresses of pods come and go without end, and nothing told of them is ever
+/// forgotten: they are told together.
+pub fn destination_label(name: &str) -> String {
+    let address = name.parse::<SocketAddr>().is_ok();
+    if address { "address" } else { name }.to_owned()
 }
 
 /// Value of the label `tls`.
@@ -175,7 +183,7 @@ impl Edge {
     }
 
     fn resolve_requests(&self, protocol: Protocol, meshed: bool) -> Requests {
-        let (name, protocol, tls) = (self.name.to_string(), protocol.label(), tls_label(meshed));
+        let (name, protocol, tls) = (destination_label(&self.name), protocol.label(), tls_label(meshed));
         match self.direction {
             Direction::Outbound => {
                 let results = |result: &'static str| {
@@ -206,7 +214,7 @@ impl Edge {
     /// The handles for opaque connections.
     pub fn connections(&self, meshed: bool) -> &Connections {
         self.connections[usize::from(meshed)].get_or_init(|| {
-            let (name, tls) = (self.name.to_string(), tls_label(meshed));
+            let (name, tls) = (destination_label(&self.name), tls_label(meshed));
             let results = |result: &'static str| match self.direction {
                 Direction::Outbound => {
                     counter!("weft_outbound_tcp_connections_total", "destination" => name.clone(), "tls" => tls,
@@ -224,7 +232,8 @@ impl Edge {
     /// Counts retries.
     pub fn count_retries(&self, count: u32) {
         if count > 0 {
-            let retries = || counter!("weft_outbound_retries_total", "destination" => self.name.to_string());
+            let retries =
+                || counter!("weft_outbound_retries_total", "destination" => destination_label(&self.name));
             self.retries.get_or_init(retries).increment(u64::from(count));
         }
     }
@@ -252,6 +261,17 @@ mod tests {
     #[tokio::test]
     async fn a_panic_stays_in_its_task() {
         counting_panics(async { panic!("as it should") }).await;
+    }
+
+    #[test]
+    fn services_are_told_apart_and_addresses_are_not() {
+        for (name, label) in [
+            ("user.shop.svc.cluster.local:80", "user.shop.svc.cluster.local:80"),
+            ("10.0.0.1:80", "address"),
+            ("[2001:db8::1]:443", "address"),
+        ] {
+            assert_eq!(destination_label(name), label);
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use weft_proxy_core::breaker::Phase;
 use weft_proxy_core::cluster::{ClusterReport, EndpointReport};
 
+use super::metrics::destination_label;
+
 fn label(phase: Phase) -> &'static str {
     match phase {
         Phase::Closed => "closed",
@@ -43,8 +45,11 @@ fn endpoint(report: &EndpointReport) -> Value {
     })
 }
 
-/// Sets the gauge of a service's breaker: 1 for the state it is in, 0 for the others.
+/// Sets the gauge of a service's breaker: 1 for the state it is in, 0 for the others. Several addresses share no gauge.
 pub fn tell_breaker(destination: &str, phase: Phase) {
+    if destination_label(destination) != destination {
+        return;
+    }
     for state in [Phase::Closed, Phase::Open, Phase::HalfOpen] {
         gauge!("weft_breaker_state", "destination" => destination.to_owned(), "state" => label(state))
             .set(if state == phase { 1.0 } else { 0.0 });
