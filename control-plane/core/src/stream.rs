@@ -167,7 +167,8 @@ pub struct Response {
 pub enum ProtocolError {
     /// Too many names.
     #[error(
-        "the client subscribes to more than {NAMES_MAX} names on one stream; it should ask for what it uses"
+        "the client subscribes to, or says that it holds, more than {NAMES_MAX} names on one stream; it should ask for \
+         what it uses"
     )]
     TooManyNames,
     /// A name of a wrong length.
@@ -227,6 +228,9 @@ impl Session {
                 },
             ) => {
                 let wildcard = self.wildcard_of(request.kind, &subscribe, subscribe.is_empty())?;
+                if held.len() > NAMES_MAX {
+                    return Err(ProtocolError::TooManyNames);
+                }
                 let nonce = self.nonce;
                 let subscriptions = self.kinds.entry(request.kind).or_default();
                 subscriptions.unsubscribe(&unsubscribe, &mut turn.interest);

@@ -89,6 +89,8 @@ enum Wildcard {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     entries: BTreeMap<Name, Entry>,
+    /// Of these, the ones that were asked for by name.
+    asked: usize,
     /// Names whose content, or absence, is due.
     due: BTreeSet<Name>,
     /// Names whose catalog answer is awaited.
@@ -135,7 +137,7 @@ impl Entry {
 impl Subscriptions {
     /// Names that the client asked for.
     pub(super) fn asked(&self) -> usize {
-        self.entries.values().filter(|entry| entry.explicit).count()
+        self.asked
     }
 
     /// Whether a request without names means everything still (or for the first time).
@@ -173,7 +175,10 @@ impl Subscriptions {
         if wildcard && self.wildcard == Wildcard::Off {
             self.start_wildcard(&mut turn.interest);
             for name in held.keys() {
-                self.begin(name, false, held, nonce, turn);
+                // What is known of a name that was asked for already is better than what the client says.
+                if !self.entries.contains_key(name) {
+                    self.begin(name, false, held, nonce, turn);
+                }
             }
         }
         for name in names.into_iter().filter(|name| &**name != "*") {
@@ -184,6 +189,7 @@ impl Subscriptions {
                 }
                 Some(entry) => {
                     entry.explicit = true;
+                    self.asked += 1;
                     turn.interest.subscribe.push(name);
                 }
                 None => {
@@ -224,7 +230,10 @@ impl Subscriptions {
                     continue;
                 }
                 Some(entry) if entry.explicit => continue,
-                Some(entry) => entry.explicit = true,
+                Some(entry) => {
+                    entry.explicit = true;
+                    self.asked += 1;
+                }
                 None => self.begin(&name, true, &BTreeMap::new(), nonce, turn),
             }
             turn.interest.subscribe.push(name);
@@ -428,6 +437,7 @@ impl Subscriptions {
         })
     }
 
+    /// A name that is not known yet.
     fn begin(
         &mut self,
         name: &Name,
@@ -445,9 +455,9 @@ impl Subscriptions {
             since_nonce: nonce,
             ..Entry::default()
         };
-        if self.entries.insert(name.clone(), entry).is_none() {
-            self.pending += 1;
-        }
+        self.entries.insert(name.clone(), entry);
+        self.pending += 1;
+        self.asked += usize::from(explicit);
         if version.is_some() {
             turn.receipts.push(Receipt {
                 name: name.clone(),
@@ -480,7 +490,7 @@ impl Subscriptions {
     /// A name isn't asked for by itself any longer. Whether it is a part of everything is the catalog's to say.
     fn leave_to_everything(&mut self, name: &Name) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.explicit = false;
+            self.asked -= usize::from(std::mem::take(&mut entry.explicit));
             if !matches!(std::mem::take(&mut entry.latest), Latest::Pending) {
                 self.pending += 1;
             }
@@ -509,6 +519,7 @@ impl Subscriptions {
         let Some(entry) = self.entries.remove(name) else {
             return;
         };
+        self.asked -= usize::from(entry.explicit);
         if matches!(entry.latest, Latest::Pending) {
             self.pending -= 1;
         }

@@ -275,6 +275,35 @@ fn a_name_left_to_everything_is_answered_once_more() {
 }
 
 #[test]
+fn what_a_client_says_it_holds_changes_nothing_of_what_it_asked_for() {
+    let mut session = Session::new(Variant::Delta, true);
+    session.request(delta(Kind::Cluster, "", &["a"])).unwrap();
+    session.update(Kind::Cluster, &name("a"), Some(content(1)));
+    drain(&mut session);
+    let mut request = delta(Kind::Cluster, "1", &["*"]);
+    let Names::Change { held, .. } = &mut request.names else {
+        unreachable!()
+    };
+    held.insert(name("a"), content(2).version.to_string());
+    held.insert(name("b"), content(1).version.to_string());
+    let turn = session.request(request).unwrap();
+    assert_eq!(
+        turn.receipts.len(),
+        2,
+        "its acknowledgement, and what it holds of b"
+    );
+    session.update(Kind::Cluster, &name("a"), Some(content(1)));
+    session.all(Kind::Cluster, vec![(name("b"), content(1))]);
+    session.update(Kind::Cluster, &name("a"), None);
+    let responses = drain(&mut session);
+    assert_eq!(
+        responses.last().unwrap().removed,
+        [name("a")],
+        "a name that was asked for is answered although it is no part of everything"
+    );
+}
+
+#[test]
 fn a_state_of_the_world_request_counts_by_its_nonce() {
     let mut session = Session::new(Variant::StateOfTheWorld, false);
     session.request(full(Kind::Listener, "", &["a"])).unwrap();
@@ -386,6 +415,51 @@ fn bounds_end_the_stream() {
         session.request(full(Kind::Cluster, "", &[])),
         Err(ProtocolError::Variant)
     );
+    let mut session = Session::new(Variant::Delta, true);
+    let mut request = delta(Kind::Cluster, "", &["*"]);
+    let Names::Change { held, .. } = &mut request.names else {
+        unreachable!()
+    };
+    held.extend(many.iter().map(|one| (name(one), "1".to_owned())));
+    assert!(session.request(request) == Err(ProtocolError::TooManyNames));
+}
+
+#[test]
+fn names_that_are_let_go_make_room_for_others() {
+    for variant in [Variant::Delta, Variant::StateOfTheWorld] {
+        let mut session = Session::new(variant, true);
+        let many: Vec<String> = (0..NAMES_MAX).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for everything in [false, true, false] {
+            let (first, second) = match variant {
+                Variant::Delta => {
+                    let mut second = delta(Kind::Cluster, "", if everything { &["*"] } else { &[] });
+                    let Names::Change { unsubscribe, .. } = &mut second.names else {
+                        unreachable!()
+                    };
+                    unsubscribe.extend(many.iter().map(|one| name(one)));
+                    (delta(Kind::Cluster, "", &many), second)
+                }
+                Variant::StateOfTheWorld => (
+                    full(Kind::Cluster, "", &many),
+                    full(Kind::Cluster, "", if everything { &["*"] } else { &[] }),
+                ),
+            };
+            session.request(first).unwrap();
+            session.request(second).unwrap();
+        }
+        assert!(
+            session.request(delta_or_full(variant, &many)).is_ok(),
+            "{variant:?}"
+        );
+    }
+}
+
+fn delta_or_full(variant: Variant, names: &[&str]) -> Request {
+    match variant {
+        Variant::Delta => delta(Kind::Endpoints, "", names),
+        Variant::StateOfTheWorld => full(Kind::Endpoints, "", names),
+    }
 }
 
 #[test]
