@@ -8,9 +8,9 @@ use weft_api::object::{Kind, ObjectRef};
 use crate::ingest::{self, Rejected};
 use crate::names::Settings;
 use crate::precedence::{in_force, seniority};
-use crate::resource::{Name, Protocol};
+use crate::resource::Name;
 use crate::translate::Context;
-use crate::translate::attach::{Destination, means};
+use crate::translate::attach::{Destination, means, takes_routes};
 use crate::world::policy::{TlsPolicy, TlsTarget, TrafficPolicy};
 use crate::world::route::{BackendTarget, Parent, Route};
 use crate::world::{Fact, Item, ObjectName, Reader, World};
@@ -260,11 +260,11 @@ fn accepted(context: &mut Context<'_>, route: &Route, parent: &Parent) -> (Reaso
     }
     let speaking: Vec<_> = meant
         .into_iter()
-        .filter(|to| to.port.protocol != Protocol::Tcp)
+        .filter(|to| takes_routes(context, *to))
         .collect();
     if speaking.is_empty() {
         let why = format!(
-            "Service {} declares opaque bytes (TCP) there, which take no routes",
+            "Service {}, or a Pod behind it, declares opaque bytes (TCP) there, which take no routes",
             parent.service
         );
         return (Reason::UnsupportedProtocol, why);

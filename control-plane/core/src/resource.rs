@@ -99,7 +99,7 @@ pub enum Listener {
         /// Whether plaintext is let in too where no port is listed: as the namespace's policy says.
         permissive: bool,
     },
-    /// Envoy's one outbound listener: everything its namespace may see. `hosts` ascending by first domain.
+    /// Envoy's one outbound listener: everything its namespace may see.
     Wildcard {
         /// Route tables by Host.
         routes: Name,

@@ -83,6 +83,27 @@ fn a_route_says_why_it_is_not_in_force() {
 }
 
 #[test]
+fn a_route_on_a_port_that_a_pod_says_is_opaque_is_not_in_force() {
+    let pod = |annotations: &str| {
+        format!(
+            "---\n{{kind: Pod, apiVersion: v1, metadata: {{name: p, namespace: shop, labels: {{app: user}}, annotations: \
+             {{{annotations}}}}}, spec: {{containers: []}}}}\n---\n{{kind: Service, apiVersion: v1, metadata: {{name: \
+             user, namespace: shop}}, spec: {{selector: {{app: user}}, ports: [{{name: http, port: 80, targetPort: \
+             8080}}]}}}}\n"
+        )
+    };
+    let route = route("HTTPRoute", "shop", "r", "name: user", FINE);
+    for (annotations, accepted) in [
+        ("", "Accepted=Accepted"),
+        ("weft.dev/opaque-ports: '9090'", "Accepted=Accepted"),
+        ("weft.dev/opaque-ports: '8080'", "Accepted=UnsupportedProtocol"),
+    ] {
+        let text = format!("{}{route}", pod(annotations));
+        assert_eq!(said(&text, "HTTPRoute shop/r")[0], accepted, "{annotations}");
+    }
+}
+
+#[test]
 fn a_grpc_route_excludes_an_http_route_only_among_those_for_the_same_clients() {
     let http = route("HTTPRoute", "shop", "r", "name: user", FINE);
     let grpc = |namespace| route("GRPCRoute", namespace, "g", "name: user", FINE);

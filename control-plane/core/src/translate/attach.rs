@@ -77,7 +77,7 @@ pub fn routes<'w>(
     destination: Destination<'_>,
     viewer: Option<&Name>,
 ) -> Vec<&'w Route> {
-    if destination.port.protocol == Protocol::Tcp || is_opaque(context, destination) {
+    if !takes_routes(context, destination) {
         return Vec::new();
     }
     let service = &destination.service.name;
@@ -91,8 +91,14 @@ pub fn routes<'w>(
     in_force(service, &attached)
 }
 
-/// How a port speaks: bytes, where a Pod behind it says so of its own port; else what it declares; gRPC where a GRPCRoute is attached; and where nothing is declared, also gRPC
-/// where a GRPCRoute of its own namespace leads to it. Routes of other namespaces say nothing about it.
+/// Whether routes have a say about a port: opaque bytes take none.
+pub fn takes_routes(context: &mut Context<'_>, destination: Destination<'_>) -> bool {
+    destination.port.protocol != Protocol::Tcp && !is_opaque(context, destination)
+}
+
+/// How a port speaks: bytes, where a Pod behind it says so of its own port; else what it declares; gRPC where a
+/// GRPCRoute is attached; and where nothing is declared, also gRPC where a GRPCRoute of its own namespace leads to it.
+/// Routes of other namespaces say nothing about it.
 pub fn protocol(context: &mut Context<'_>, destination: Destination<'_>, viewer: Option<&Name>) -> Protocol {
     if is_opaque(context, destination) {
         return Protocol::Tcp;

@@ -5,8 +5,7 @@ use super::{Context, endpoints};
 use crate::names::Authority;
 use crate::precedence::in_order;
 use crate::resource::{
-    Action, Backend, HeaderEdit, Name, PathMatch, Protocol, Rewrite, RouteMatch, RouteTable, Rule,
-    VirtualHost,
+    Action, Backend, HeaderEdit, Name, PathMatch, Rewrite, RouteMatch, RouteTable, Rule, VirtualHost,
 };
 use crate::world::Id;
 use crate::world::route::{BackendRef, BackendTarget, Does, Match, Route, RouteRule};
@@ -19,12 +18,12 @@ pub fn translate(context: &mut Context<'_>, authority: &Authority, viewer: &Name
     let rules = match authority {
         Authority::Service(service, port) => {
             let destination = Destination::find(context, service, *port)?;
-            (destination.port.protocol != Protocol::Tcp).then(|| rules(context, destination, viewer))?
+            attach::takes_routes(context, destination).then(|| rules(context, destination, viewer))?
         }
         Authority::Address(_) if Destination::at(context, authority).is_some() => return None,
         Authority::Address(_) => {
             let (owner, endpoint) = endpoints::at(context, authority)?;
-            let opaque = owner.is_some_and(|owner| owner.port.protocol == Protocol::Tcp);
+            let opaque = owner.is_some_and(|owner| !attach::takes_routes(context, owner));
             let name = format!("Endpoint/{}", endpoint.workload);
             (!opaque).then(|| vec![pass(name.into(), authority.name(context.settings))])?
         }

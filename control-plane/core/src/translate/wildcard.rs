@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use super::attach::Destination;
+use super::attach::{Destination, takes_routes};
 use super::{Context, route};
 use crate::names::{WILDCARD, address_name};
 use crate::precedence::seniority;
-use crate::resource::{Kind, Listener, Name, Protocol, Resource, RouteTable, VirtualHost};
+use crate::resource::{Kind, Listener, Name, Resource, RouteTable, VirtualHost};
 use crate::world::Fact;
 
 /// The port that a Host without one means.
@@ -43,7 +43,7 @@ pub fn routes(context: &mut Context<'_>, viewer: &Name) -> RouteTable {
     let mut taken = BTreeSet::new();
     let mut hosts = Vec::new();
     for destination in destinations(context) {
-        if destination.port.protocol == Protocol::Tcp {
+        if !takes_routes(context, destination) {
             continue;
         }
         let mut domains = domains(context, destination, viewer);
