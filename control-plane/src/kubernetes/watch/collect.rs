@@ -13,31 +13,11 @@ use weft_control_plane_core::relist::Difference;
 use weft_control_plane_core::world::ObjectName;
 use weft_ops::health::Health;
 
+use super::change::{Change, Differences, Seen};
 use super::decode::{Found, Name};
-use super::follow::Differences;
 use super::kinds::Watched;
 use super::members::Members;
 use crate::publish::{Command, Ending, Publisher};
-
-/// News of a kind.
-pub(super) struct Change {
-    pub(super) kind: Watched,
-    pub(super) seen: Seen,
-}
-
-/// What is new.
-pub(super) enum Seen {
-    /// A list is complete; this is what it changed.
-    Listed(Differences),
-    /// Something changed since.
-    Changed(Differences),
-    /// The server doesn't have the kind.
-    Absent,
-    /// The server has the kind's definition and doesn't serve it, not for some time now.
-    Unserved,
-    /// It can't be read at the moment.
-    Fault(String),
-}
 
 /// See the module's head.
 pub(super) struct Collector {

@@ -11,10 +11,10 @@ use kube::runtime::watcher::DefaultBackoff;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use weft_control_plane_core::relist::{Difference, Heard, Mirror, went_back};
+use weft_control_plane_core::relist::{Heard, Mirror, went_back};
 
 use super::api::{Events, Fault, SILENCE_MAX, Source, ends_list};
-use super::collect::{Change, Seen};
+use super::change::{Change, Seen};
 use super::decode::{self, Found, Name};
 use super::kinds::Watched;
 
@@ -263,17 +263,21 @@ impl Follower {
         }
     }
 
-    /// Takes in what was heard, and hands on what it changes.
+    /// Takes in what was heard, and hands on what it changes. A cycle may be given up while it waits: so nothing is
+    /// taken in before there is room to hand it on.
     async fn hear(&mut self, heard: Heard<Name, Found>) -> Result<(), Ending> {
+        let room = self.changes.reserve().await.map_err(|_| Ending)?;
         let complete = matches!(heard, Heard::Complete);
         let differences = self.mirror.hear(heard);
+        let kind = self.source.kind;
         if complete {
-            self.tell(Seen::Listed(differences)).await
-        } else if differences.is_empty() {
-            Ok(())
-        } else {
-            self.tell(Seen::Changed(differences)).await
+            let seen = Seen::Listed(differences);
+            room.send(Change { kind, seen });
+        } else if !differences.is_empty() {
+            let seen = Seen::Changed(differences);
+            room.send(Change { kind, seen });
         }
+        Ok(())
     }
 
     async fn tell(&self, seen: Seen) -> Result<(), Ending> {
@@ -281,6 +285,3 @@ impl Follower {
         self.changes.send(Change { kind, seen }).await.map_err(|_| Ending)
     }
 }
-
-/// What changed of a kind.
-pub(super) type Differences = Vec<Difference<Name, Found>>;

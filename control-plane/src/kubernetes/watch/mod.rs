@@ -13,6 +13,7 @@
 //! [`relist`]: weft_control_plane_core::relist
 
 mod api;
+mod change;
 mod collect;
 mod decode;
 mod follow;

@@ -11,7 +11,7 @@ use weft_api::object::{Kind, Object};
 use weft_control_plane_core::relist::Difference;
 
 use super::api::Source;
-use super::collect::{Change, Seen};
+use super::change::{Change, Seen};
 use super::decode::{Found, Name};
 use super::follow::{Follower, Presence};
 use super::kinds::Watched;
@@ -302,4 +302,25 @@ async fn a_kind_comes_and_goes_with_its_definition() {
     definitions.send_replace(Some(vec![name]));
     site.settle().await;
     assert_eq!(site.held.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_could_be_told_when_a_definition_went_goes_with_it() {
+    let name = "httproutes.gateway.networking.k8s.io".to_owned();
+    let (definitions, known) = watch::channel(Some(vec![name.clone()]));
+    let mut site = Site::begin(Kind::HttpRoute, Some(Presence::new(name, known)));
+    for number in 0..200 {
+        site.fake.put(&number.to_string(), &json!({}));
+    }
+    site.settle().await;
+    assert_eq!(site.held.len(), 200);
+    // More than can wait for whoever takes them, who takes nothing before the definition is gone too.
+    for number in 0..200 {
+        site.fake.delete(&number.to_string());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    definitions.send_replace(Some(Vec::new()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.settle().await;
+    assert!(site.held.is_empty(), "{:?}", site.held.keys());
 }
