@@ -50,14 +50,6 @@ pub enum CaError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The key file can't be made.
-    #[error("cannot make {}: {source}; the directory must belong to this process", path.display())]
-    Create {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A supplied file isn't there.
     #[error("{} is not there; --ca-certificate and --ca-key name PEM files", .0.display())]
     Absent(PathBuf),

@@ -57,6 +57,25 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     })
 }
 
+/// Makes `path` of `bytes`, readable by its owner only, unless it is there: of several that do so at once one wins, and
+/// the file has its content as a whole. Whether it was this one.
+pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
+    let made = beside(path).and_then(|new| {
+        let made = write_new(&new, bytes).and_then(|()| fs::hard_link(&new, path));
+        // The content has its name by now, or an error worth telling.
+        let _ = fs::remove_file(&new);
+        made
+    });
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(FileError::Write {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Makes `path` and what leads to it, the last one accessible by its owner only.
 pub fn create_private_directory(path: &Path) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt;
@@ -73,14 +92,19 @@ pub fn create_private_directory(path: &Path) -> Result<(), FileError> {
 /// Numbers writes, so that two at once don't meet in one unfinished file.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Where a file is written before it gets its name.
+fn beside(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(
         ".{}.{}.new",
         std::process::id(),
         WRITES.fetch_add(1, Ordering::Relaxed)
     ));
-    let beside = path.with_file_name(name);
+    Ok(path.with_file_name(name))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = beside(path)?;
     let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // What is left over must not pile up; the first error is the one worth telling.

@@ -102,14 +102,17 @@ impl SigningKey {
         Ok(Self { pair })
     }
 
-    /// Reads the key at `path`, or makes one there, readable by its owner only.
+    /// Reads the key at `path`, or makes one there, readable by its owner only. Of several that make one at once all
+    /// have the same in the end.
     pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
         if let Some(key) = Self::load(path)? {
             return Ok(key);
         }
         let key = Self::generate()?;
-        files::write_private(path, key.pair.serialize_pem().as_bytes())?;
-        Ok(key)
+        if files::create_private(path, key.pair.serialize_pem().as_bytes())? {
+            return Ok(key);
+        }
+        Self::load(path)?.ok_or_else(|| TokenError::Key("it was there, and is gone".into()))
     }
 
     /// Reads the key at `path`; `None` when there is none.

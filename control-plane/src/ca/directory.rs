@@ -1,13 +1,10 @@
 //! The root in the state directory: made on the first start, or supplied as files. The key is made with mode 0600 and
 //! never replaced: a file that is there is used.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::KeyPair;
-use weft_identity::files::{self, PRIVATE_MODE};
+use weft_identity::files;
 use weft_identity::spiffe::TrustDomain;
 
 use super::{CaError, CertificateAuthority, Material, Origin, read_key, self_signed};
@@ -68,26 +65,8 @@ fn make_if_absent(certificate: &Path, key: &Path, trust_domain: &TrustDomain) ->
         return Ok(());
     }
     let fresh = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    match create_exclusively(key, fresh.serialize_pem().as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(CaError::Create {
-                path: key.to_owned(),
-                source: error,
-            });
-        }
-        _ => {}
-    }
+    files::create_private(key, fresh.serialize_pem().as_bytes())?;
     let pair = read_key(&present(key)?, &key.display().to_string())?;
     let pem = self_signed(&pair, trust_domain)?;
     Ok(files::write_private(certificate, pem.as_bytes())?)
-}
-
-fn create_exclusively(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(PRIVATE_MODE)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

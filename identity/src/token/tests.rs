@@ -202,3 +202,20 @@ fn the_key_is_made_once_and_is_private() {
         Err(TokenError::Key(_))
     ));
 }
+
+#[test]
+fn of_several_that_make_the_key_at_once_all_have_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token-key.pem");
+    let keys: Vec<SigningKey> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| SigningKey::load_or_create(&path).unwrap()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let token = keys[0].sign(&claims()).unwrap();
+    for key in &keys {
+        assert_eq!(key.verifying_key().verify(&token, at(999)).unwrap(), claims());
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
