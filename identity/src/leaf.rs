@@ -16,8 +16,8 @@ use thiserror::Error;
 use crate::bundle::certificates_to_pem;
 use crate::certificate::{CertificateError, Details};
 use crate::files::{self, FileError};
+use crate::provider::provider;
 use crate::spiffe::SpiffeId;
-use crate::tls;
 
 /// Most certificates in a chain, the leaf included.
 pub const MAX_CHAIN: usize = 4;
@@ -103,7 +103,7 @@ impl Leaf {
             return Err(LeafError::TooLong(chain.len()));
         }
         let details = Details::read(chain.first().ok_or(CertificateError::Missing)?)?;
-        let signer = tls::provider()
+        let signer = provider()
             .key_provider
             .load_private_key(key.clone_key())
             .map_err(|error| LeafError::Key(error.to_string()))?;

@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod files;
 pub mod leaf;
+mod provider;
 pub mod spiffe;
 pub mod tls;
 pub mod token;

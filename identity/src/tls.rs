@@ -9,12 +9,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -30,6 +30,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use crate::bundle::TrustBundle;
 use crate::certificate::{CertificateError, Details};
 use crate::leaf::Leaf;
+pub use crate::provider::provider;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Application protocols inside TLS. Ours tell mesh traffic from an application's own TLS on the same port.
@@ -109,16 +110,6 @@ pub enum ClientAuth {
     Required,
     /// It may have none; one that it shows must be good.
     Optional,
-}
-
-/// The crypto provider of every TLS configuration: aws-lc-rs, TLS 1.3 suites, X25519MLKEM768 first.
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        let mut provider = aws_lc_rs::default_provider();
-        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-        Arc::new(provider)
-    });
-    Arc::clone(&PROVIDER)
 }
 
 /// The name that a client hands to rustls, which wants one. It isn't sent and isn't checked.

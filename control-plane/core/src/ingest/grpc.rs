@@ -5,8 +5,8 @@ use weft_api::gateway::grpc as api;
 
 use super::filter::{condition, header_modifier, reference, regular, value, weight};
 use super::{Rejected, head};
-use crate::precedence::Specificity;
 use crate::resource::{Action, HeaderEdit, Name, PathMatch, Rewrite, RouteMatch};
+use crate::world::rank::Specificity;
 use crate::world::route::{BackendRef, BackendTarget, Does, Match, Route, RouteKind, RouteRule};
 
 /// What a rule answers that can't be honoured (Gateway API).

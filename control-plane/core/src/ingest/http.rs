@@ -8,8 +8,8 @@ use weft_api::traffic_policy::defaults;
 
 use super::filter::{condition, header_modifier, reference, regular, value, weight};
 use super::{Rejected, head, port};
-use crate::precedence::Specificity;
 use crate::resource::{Action, HeaderEdit, Name, PathMatch, PathRewrite, Retry, Rewrite, RouteMatch};
+use crate::world::rank::Specificity;
 use crate::world::route::{BackendRef, BackendTarget, Does, Match, Route, RouteKind, RouteRule};
 
 /// The status of a redirect that names none.

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ingest::ingest;
+use crate::resource::{PathMatch, RouteMatch};
 use crate::testing::objects;
 use crate::world::Item;
+use crate::world::rank::Specificity;
 
 fn routes(yaml: &str) -> Vec<Arc<Route>> {
     let items = objects(yaml)

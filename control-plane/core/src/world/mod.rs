@@ -9,6 +9,7 @@
 //! Items are immutable and shared; a changed object is a new item.
 
 pub mod policy;
+pub mod rank;
 pub mod route;
 pub mod service;
 pub mod slice;

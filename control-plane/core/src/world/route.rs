@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use super::rank::Specificity;
 use super::{Created, Fact, ObjectName};
-use crate::precedence::Specificity;
 use crate::resource::{Action, HeaderEdit, Name, Retry, Rewrite, RouteMatch};
 
 /// The kinds of route, in the order in which one excludes the next on one Service and port.
