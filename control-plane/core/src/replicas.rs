@@ -50,16 +50,24 @@ impl Others {
     }
 
     /// How far the mesh is with an object, given how far the `own` proxies are. A replica that has another generation of
-    /// it in force has confirmed nothing of this one.
+    /// it in force has confirmed nothing of this one, and which of its proxies this one will be for nobody knows; nor of
+    /// one that has not read the object at all.
     pub fn taken(&self, object: &str, generation: Option<i64>, own: Count) -> Taken {
-        let mut count = own;
-        for report in self.heard.values().flatten() {
-            if let Some((theirs, further)) = report.objects.get(object) {
-                count = add(count, further, *theirs == generation);
+        let (mut count, mut behind) = (own, Vec::new());
+        for (pod, report) in &self.heard {
+            let Some(report) = report else { continue };
+            let known = report.objects.get(object);
+            let same = known.is_some_and(|(theirs, _)| *theirs == generation);
+            if let Some((_, further)) = known {
+                count = add(count, further, same);
+            }
+            if !same {
+                behind.push(pod.to_string());
             }
         }
         Taken {
             count,
+            behind,
             unreachable: self.unreachable(),
         }
     }
@@ -73,6 +81,7 @@ impl Others {
         Taken {
             count,
             unreachable: self.unreachable(),
+            ..Taken::default()
         }
     }
 
@@ -133,6 +142,7 @@ mod tests {
         let taken = others.taken("route", Some(7), count(1, 1));
         assert_eq!((taken.count.proxies, taken.count.confirmed), (5, 3));
         assert!(taken.unreachable.is_empty());
+        assert_eq!(taken.behind, ["c"]);
         assert_eq!(others.taken("other", Some(1), count(1, 0)).count, count(1, 0));
         let own = Roots {
             bundle: "x".to_owned(),
@@ -145,5 +155,37 @@ mod tests {
         assert_eq!(others.taken("route", Some(7), count(1, 1)).unreachable, ["d"]);
         others.listed = false;
         assert_eq!(others.roots(&own).unreachable, ["d", UNLISTED]);
+    }
+
+    #[test]
+    fn a_replica_that_has_not_read_an_object_is_waited_for() {
+        use crate::conditions::{Ancestor, Condition, ConditionType, ObjectStatus, Reason};
+        use crate::status::{Desired, Truth};
+        let status = ObjectStatus {
+            object: weft_api::object::ObjectRef::new(weft_api::object::Kind::HttpRoute, "shop", "r"),
+            generation: Some(7),
+            conditions: vec![Condition {
+                ancestor: Some(Ancestor::Namespace("shop".into())),
+                kind: ConditionType::Accepted,
+                holds: true,
+                reason: Reason::Accepted,
+                message: "is in force".to_owned(),
+            }],
+        };
+        let programmed = |others: &Others| {
+            let taken = others.taken("route", Some(7), count(1, 1));
+            let desired = Desired::new(&status, &taken).unwrap();
+            let said = desired.entries[0].says.last().unwrap();
+            (said.status, said.message.clone())
+        };
+        let mut others = Others {
+            heard: BTreeMap::from([("b".into(), Some(report("x", 7)))]),
+            listed: true,
+        };
+        assert_eq!(programmed(&others), (Truth::True, "3/3 proxies".to_owned()));
+        others.heard.insert("c".into(), Some(Arc::default()));
+        let (status, message) = programmed(&others);
+        assert_eq!(status, Truth::False);
+        assert!(message.contains("c has yet to read it"), "{message}");
     }
 }

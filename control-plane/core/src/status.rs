@@ -60,6 +60,8 @@ pub struct Count {
 pub struct Taken {
     /// Of the replicas that answer.
     pub count: Count,
+    /// Replicas that have not read the object as it is.
+    pub behind: Vec<String>,
     /// Replicas that can't be reached. What their proxies have is unknown.
     pub unreachable: Vec<String>,
 }
@@ -242,13 +244,12 @@ fn programmed(accepted: bool, taken: &Taken) -> Said {
             format!("{counted}; {refused} refused it: {why}"),
         )
     } else if !taken.unreachable.is_empty() {
-        let named = taken.unreachable.iter().take(REPLICAS_NAMED_MAX);
-        let named: Vec<&str> = named.map(String::as_str).collect();
-        let why = format!(
-            "{counted}, without those of {}, which can't be reached",
-            named.join(", ")
-        );
+        let named = some_of(&taken.unreachable);
+        let why = format!("{counted}, without those of {named}, which can't be reached");
         (Truth::Unknown, "ReplicaUnreachable".to_owned(), why)
+    } else if !taken.behind.is_empty() {
+        let why = format!("{counted}, and {} has yet to read it", some_of(&taken.behind));
+        (Truth::False, "Pending".to_owned(), why)
     } else if confirmed < proxies {
         (Truth::False, "Pending".to_owned(), counted)
     } else {
@@ -260,6 +261,12 @@ fn programmed(accepted: bool, taken: &Taken) -> Said {
         reason,
         message: message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned(),
     }
+}
+
+/// Names of replicas, as many as a message takes.
+fn some_of(replicas: &[String]) -> String {
+    let named = replicas.iter().take(REPLICAS_NAMED_MAX);
+    named.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Something that a person should notice.

@@ -15,6 +15,7 @@ fn sight(proxies: u64, confirmed: u64, unreachable: &[&str]) -> Sight {
                 ..Count::default()
             },
             unreachable: unreachable.iter().map(ToString::to_string).collect(),
+            ..Taken::default()
         },
         behind: Vec::new(),
         distributed: true,
@@ -159,6 +160,7 @@ impl Mesh {
                     ..Count::default()
                 },
                 unreachable: self.cut.map(|cut| cut.to_string()).into_iter().collect(),
+                ..Taken::default()
             },
             behind: (1..REPLICAS)
                 .filter(|replica| reached(*replica) && !same(&self.replicas[*replica]))

@@ -156,6 +156,7 @@ fn proxies_are_counted_in_a_sentence() {
             refusal: (refused > 0).then(|| "shop/user-1: no such filter".into()),
         },
         unreachable: unreachable.iter().map(|name| (*name).to_owned()).collect(),
+        ..Taken::default()
     };
     for (taken, status, reason, message) in [
         (
