@@ -28,6 +28,9 @@ use crate::wire::{self, Asked};
 /// How long a stream may be open without a request.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Resources rejected by one request that are told one by one in the log.
+const REJECTIONS_LOGGED_MAX: usize = 8;
+
 /// Responses that wait to be written to a connection, per stream.
 const RESPONSES_MAX: usize = 4;
 
@@ -201,12 +204,19 @@ impl Talk<'_> {
     }
 
     fn note_rejections(&self, kind: Kind, receipts: &[Receipt]) {
-        for receipt in receipts {
-            if let Some(reason) = &receipt.rejected {
-                metrics::counter!("weft_control_plane_rejections_total").increment(1);
-                let node = self.client.node();
-                tracing::warn!(%node, ?kind, name = &*receipt.name, reason = &**reason, "resource rejected");
-            }
+        let rejected = receipts.iter().filter(|receipt| receipt.rejected.is_some());
+        let count = rejected.clone().count();
+        if count == 0 {
+            return;
+        }
+        metrics::counter!("weft_control_plane_rejections_total").increment(count as u64);
+        let node = self.client.node();
+        for receipt in rejected.take(REJECTIONS_LOGGED_MAX) {
+            let reason = receipt.rejected.as_deref();
+            tracing::warn!(%node, ?kind, name = &*receipt.name, reason, "resource rejected");
+        }
+        if count > REJECTIONS_LOGGED_MAX {
+            tracing::warn!(%node, ?kind, count, "resources rejected, of which the first are told above");
         }
     }
 }

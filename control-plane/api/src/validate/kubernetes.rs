@@ -162,7 +162,7 @@ fn slice_ports(object: &Field<'_>, problems: &mut Problems) {
         if port.get("port").is_none() {
             problems.warning(
                 &port.at.key("port"),
-                "an endpoint port without a number is not read",
+                "an endpoint port without a number is taken for the Service port's own target",
                 "add the number",
             );
         }

@@ -167,7 +167,7 @@ ports: [{name: http, port: 80}, {name: http, port: 81}]",
 endpoints: [{addresses: [10.0.0.1]}]
 ports: [{name: http}]",
         &[
-            "6:9: warning: EndpointSlice default/user-1: ports[0].port: an endpoint port without a number is not read; add the number",
+            "6:9: warning: EndpointSlice default/user-1: ports[0].port: an endpoint port without a number is taken for the Service port's own target; add the number",
         ],
     ),
     (
