@@ -15,7 +15,7 @@ use serde_json::json;
 use weft_control_plane::kubernetes::root::SECRET;
 use weft_control_plane::kubernetes::rotation::{NOTE, PHASE, REQUEST};
 
-use crate::cluster::{self, Flags, SYSTEM};
+use crate::cluster::{self, Access, SYSTEM};
 use crate::output::{self, Format};
 
 /// Between two looks at the Secret.
@@ -42,7 +42,7 @@ pub(crate) enum Ca {
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
     #[command(flatten)]
-    cluster: Flags,
+    cluster: Access,
     /// Don't wait for it.
     #[arg(long)]
     no_wait: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Asked {
 #[derive(Debug, Args)]
 pub(crate) struct Shown {
     #[command(flatten)]
-    cluster: Flags,
+    cluster: Access,
     /// How it is printed.
     #[arg(short, long, default_value = "table")]
     output: Format,
@@ -104,9 +104,8 @@ pub(crate) fn run(told: Ca) -> anyhow::Result<()> {
     })
 }
 
-async fn secrets(flags: &Flags) -> anyhow::Result<Api<Secret>> {
-    let namespace = flags.namespace.as_deref().unwrap_or(SYSTEM);
-    Ok(Api::namespaced(cluster::connect(flags).await?, namespace))
+async fn secrets(access: &Access) -> anyhow::Result<Api<Secret>> {
+    Ok(Api::namespaced(cluster::reach(access).await?, SYSTEM))
 }
 
 async fn request(asked: &Asked, request: &str) -> anyhow::Result<()> {

@@ -32,16 +32,10 @@ const PAGE_MAX: u32 = 500;
 /// Bytes of an answer of an admin listener.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Which cluster, and which part of it: kubectl's flags.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Flags {
-    /// Only this namespace.
-    #[arg(short, long, value_name = "NAME", conflicts_with = "all_namespaces")]
-    pub(crate) namespace: Option<String>,
-    /// All namespaces, which is the default.
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// The context of the kubeconfig.
+/// Which cluster: kubectl's flags.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Access {
+    /// The context of the kubeconfig [default: its current one].
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// The kubeconfig; left out: `KUBECONFIG`, `~/.kube/config`, or the pod that this runs in.
@@ -49,21 +43,46 @@ pub(crate) struct Flags {
     kubeconfig: Option<PathBuf>,
 }
 
+/// Which part of a cluster.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    access: Access,
+    /// Only this namespace.
+    #[arg(short, long, value_name = "NAME", conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces, which is the default.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
 /// A client of the API server. Nothing has been asked yet.
 pub(crate) async fn connect(flags: &Flags) -> anyhow::Result<Client> {
+    reach(&flags.access).await
+}
+
+/// The same, where no part of the cluster is meant.
+pub(crate) async fn reach(access: &Access) -> anyhow::Result<Client> {
     let options = KubeConfigOptions {
-        context: flags.context.clone(),
+        context: access.context.clone(),
         ..KubeConfigOptions::default()
     };
-    let mut config = match &flags.kubeconfig {
+    let written = match &access.kubeconfig {
         Some(file) => {
             let written = Kubeconfig::read_from(file)
                 .with_context(|| format!("{} is no kubeconfig", file.display()))?;
-            Config::from_custom_kubeconfig(written, &options).await?
+            Config::from_custom_kubeconfig(written, &options).await
         }
-        None if flags.context.is_some() => Config::from_kubeconfig(&options).await?,
-        None => Config::infer()
-            .await
+        None => Config::from_kubeconfig(&options).await,
+    };
+    let mut config = match written {
+        Ok(config) => config,
+        Err(error) if access.context.is_some() || access.kubeconfig.is_some() => {
+            return Err(error).context("the kubeconfig can't be used");
+        }
+        // Its complaint says less than the kubeconfig's: hardly anybody means a pod.
+        Err(error) => Config::incluster()
+            .map_err(|_| error)
             .context("no cluster is configured: set KUBECONFIG, or name a file by --kubeconfig")?,
     };
     config.connect_timeout = Some(ANSWER_TIMEOUT);

@@ -15,15 +15,13 @@ use weft_control_plane::kubernetes::webhook::inject::workload::{
 };
 use weft_control_plane::kubernetes::webhook::values;
 
+use crate::cluster::{self, Access, SYSTEM};
 use crate::output;
 
 mod print;
 
 /// The `ConfigMap` of the cluster's own values, and its key.
 const CONFIG_MAP: (&str, &str) = ("weft-injection", "values.yaml");
-
-/// How long the cluster may take to give it.
-const CLUSTER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Put sidecars into manifests, as the cluster's injector would: workloads of every kind, lists, several documents.
 #[derive(Debug, Args)]
@@ -37,9 +35,8 @@ pub(crate) struct Inject {
     /// Namespace of objects that don't say theirs.
     #[arg(short, long, default_value = "default", value_name = "NS")]
     namespace: String,
-    /// Namespace of the mesh's control plane, whose values are asked for.
-    #[arg(long, default_value = "weft-system", value_name = "NS")]
-    weft_namespace: String,
+    #[command(flatten)]
+    cluster: Access,
     /// How the objects are printed.
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -68,11 +65,11 @@ enum Form {
 
 /// Runs `weft inject`; fails when a pod is refused.
 pub(crate) fn inject(told: &Inject) -> anyhow::Result<ExitCode> {
+    let objects = read(&told.filename)?;
     let injector = match &told.values {
         Some(file) => values::load(file)?,
-        None => of_cluster(&told.weft_namespace)?,
+        None => cluster::block_on(of_cluster(&told.cluster))?,
     };
-    let objects = read(&told.filename)?;
     let (objects, reports) = injected(&injector, &objects, &told.namespace);
     let mut refused = false;
     for report in &reports {
@@ -128,7 +125,18 @@ fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
         file.take(limit).read_to_string(&mut text)
     }
     .with_context(unreadable)?;
-    yaml::values(&text).with_context(unreadable)
+    match streamed(&text) {
+        Some(objects) => Ok(objects),
+        None => yaml::values(&text).with_context(unreadable),
+    }
+}
+
+/// The objects of a text that is JSON, one after the other as `-o json` prints them: YAML has no such form.
+fn streamed(text: &str) -> Option<Vec<Value>> {
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
+    values
+        .ok()
+        .filter(|values| !values.is_empty() && values.iter().all(Value::is_object))
 }
 
 fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
@@ -151,28 +159,19 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
 }
 
 /// The values that the cluster's own injector goes by.
-fn of_cluster(namespace: &str) -> anyhow::Result<Injector> {
+async fn of_cluster(access: &Access) -> anyhow::Result<Injector> {
     let (name, key) = CONFIG_MAP;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let read = async {
-        let client = kube::Client::try_default().await?;
-        let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, namespace);
-        anyhow::Ok(api.get(name).await?)
-    };
     let advice = || {
         format!(
-            "the cluster's injection values, ConfigMap {name} in {namespace}, can't be had; name a file by --values"
+            "the cluster's injection values, ConfigMap {name} in {SYSTEM}, can't be had; name a file by --values"
         )
     };
-    let read = runtime.block_on(async { tokio::time::timeout(CLUSTER_TIMEOUT, read).await });
-    let map = read.map_err(anyhow::Error::from).flatten().with_context(advice)?;
-    let text = map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(key))
-        .with_context(advice)?;
+    let client = cluster::reach(access).await.with_context(advice)?;
+    let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, SYSTEM);
+    let map = cluster::answer(api.get(name)).await;
+    let map = map.map_err(anyhow::Error::msg).with_context(advice)?;
+    let text = map.data.as_ref().and_then(|data| data.get(key));
+    let text = text.with_context(|| format!("ConfigMap {name} in {SYSTEM} has no {key}"))?;
     Ok(values::parse(Path::new(name), text)?)
 }
 

@@ -40,7 +40,7 @@ enum Command {
     /// The sidecar.
     #[command(subcommand)]
     Proxy(Proxy),
-    /// Run the control plane on a folder of manifests.
+    /// Run the control plane, on a folder of manifests or in a cluster.
     ControlPlane(Box<weft_control_plane::config::Args>),
     /// Tokens of workloads.
     #[command(subcommand)]
@@ -116,6 +116,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Weft::command().debug_assert();
+    }
+
+    /// Placeholders stand for themselves; brackets are around what may be left out.
+    #[test]
+    fn the_readmes_commands_are_understood() {
+        let commands = include_str!("../../README.md")
+            .lines()
+            .filter(|line| line.starts_with("weft "));
+        let mut count = 0;
+        for line in commands {
+            let command = line.split('#').next().unwrap_or_default().replace(['[', ']'], "");
+            if let Err(error) = Weft::try_parse_from(command.split_whitespace()) {
+                assert_eq!(
+                    error.kind(),
+                    clap::error::ErrorKind::DisplayHelp,
+                    "{line}: {error}"
+                );
+            }
+            count += 1;
+        }
+        assert!(count > 10, "only {count} commands were found");
     }
 
     #[test]

@@ -26,13 +26,13 @@ pub(crate) enum Token {
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// The control plane's state folder; the key is made there if it is missing.
-    #[arg(long, env = "WEFT_STATE_DIR")]
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
     state_dir: PathBuf,
     /// The workload's namespace.
-    #[arg(short, long, env = "WEFT_NAMESPACE")]
+    #[arg(short, long, env = "WEFT_NAMESPACE", value_name = "NS")]
     namespace: String,
     /// The workload's service account.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     service_account: String,
     /// A Service of its namespace that the workload may register itself for; repeatable.
     #[arg(long = "service", value_name = "NAME", value_parser = parse_service)]

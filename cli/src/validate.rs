@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use weft_api::validate::{Finding, check_all};
@@ -35,7 +35,12 @@ struct Verdict {
 
 /// Runs `weft validate`; fails when there is an error.
 pub(crate) fn run(told: &Validate) -> anyhow::Result<ExitCode> {
-    let verdict = weigh(&read(&told.paths)?);
+    let files = read(&told.paths)?;
+    if files.is_empty() {
+        // Whoever asks means some, and a wrong folder must not look like a good one.
+        bail!("there is no .yaml, .yml or .json file in {}", listed(&told.paths));
+    }
+    let verdict = weigh(&files);
     told.output.print(&verdict, table)?;
     Ok(if verdict.valid {
         ExitCode::SUCCESS
@@ -69,8 +74,25 @@ fn table(verdict: &Verdict) -> String {
         .iter()
         .filter(|finding| finding.is_error())
         .count();
-    lines.push(format!("{} files, {errors} errors\n", verdict.files));
+    lines.push(format!(
+        "{}, {}\n",
+        counted(verdict.files, "file"),
+        counted(errors, "error")
+    ));
     lines.join("\n")
+}
+
+/// A number of things in words.
+fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
 }
 
 /// The files themselves, and the manifests of folders, chosen and limited as the control plane does.

@@ -8,11 +8,15 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// How long a newcomer waits for something to look at.
+const FIRST_TABLE: Duration = Duration::from_secs(3);
 
 /// Replicas with two processes each, and the control plane.
 const PROCESSES: usize = 14 * 2 + 1;
@@ -26,6 +30,7 @@ struct Demo {
 impl Demo {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let started = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
             .args(["demo", "--rate", "100", "--dir"])
             .arg(dir.path())
@@ -33,7 +38,23 @@ impl Demo {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, dir }
+        let mut demo = Self { child, lines, dir };
+        demo.until("load-1", |_| true);
+        assert!(
+            started.elapsed() < FIRST_TABLE,
+            "first table after {:?}",
+            started.elapsed()
+        );
+        demo
+    }
+
+    /// The user's manifest of routes, changed.
+    fn edit_routes(&self, change: impl Fn(&str) -> String) {
+        let file = self.dir.path().join("manifests/routes.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        let changed = change(&text);
+        assert_ne!(text, changed);
+        fs::write(file, changed).unwrap();
     }
 
     /// Reads tables until the row of `replica` satisfies `wanted`, and returns its cells.
@@ -110,6 +131,12 @@ fn executions(dir: &Path) -> BTreeMap<(String, String), u32> {
     executions
 }
 
+/// Whether the row of a replica that runs tells of requests in the last seconds: replica, version, two pids, rate.
+fn has_traffic(row: &str) -> bool {
+    let rate = row.split_whitespace().nth(4).and_then(|rate| rate.parse().ok());
+    rate.is_some_and(|rate: f64| rate > 0.0)
+}
+
 #[test]
 fn everything_ends_with_a_killed_demo() {
     let mut demo = Demo::start();
@@ -142,9 +169,17 @@ fn what_is_killed_is_started_again_and_no_post_is_executed_twice() {
     let pair = [0, 1].map(|n| pidfd_open(id(pids[n]), PidfdFlags::empty()).unwrap());
     kill(pids[0], Signal::KILL);
     assert_ended(&pair);
+    // Meanwhile a mistake is said, in its place, and disturbs nothing.
+    demo.edit_routes(|text| text.replace("weight: 90", "weight: -1"));
     demo.until("order-1", |row| row.contains("down (application: signal 9)"));
+    demo.until("routes.yaml:25:", |line| line.contains("-1 is no weight"));
     let again = demo.until("order-1", |row| row.contains("http://"));
     assert_ne!(row[2], again[2]);
+    demo.until("product-v1-1", has_traffic);
+    // All of it goes to v2, once the mistake is repaired like this.
+    demo.edit_routes(|text| text.replace("weight: -1", "weight: 0"));
+    demo.until("product-v1-1", |row| !has_traffic(row));
+    demo.until("product-v2-1", has_traffic);
     let children = demo.children();
     demo.signal(Signal::INT);
     // Reads to the end, so that the demo can write to its end.

@@ -143,6 +143,62 @@ fn exit_codes_and_streams() {
     assert!(!String::from_utf8_lossy(&weft(&["help"]).stdout).contains("sample system"));
 }
 
+/// Without a cluster, all that needs one says so, in a form that a person can act on.
+#[test]
+fn without_a_cluster_the_remedy_is_said() {
+    for command in [
+        &["check"][..],
+        &["check", "--pre"],
+        &["status"],
+        &["status", "routes"],
+        &["ca", "status"],
+        &["ca", "rotate"],
+    ] {
+        let output = Command::new(WEFT)
+            .args(command)
+            .env("KUBECONFIG", "/nowhere/config")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(1), 0),
+            "{said}"
+        );
+        for words in [
+            "set KUBECONFIG, or name a file by --kubeconfig",
+            "/nowhere/config",
+        ] {
+            assert!(said.contains(words), "{command:?}: {said}");
+        }
+        assert!(!said.contains("incluster"), "{command:?}: {said}");
+    }
+    let other = weft(&["status", "--kubeconfig", "/nowhere/other"]);
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("/nowhere/other is no kubeconfig"), "{said}");
+    // A root is the whole mesh's: no namespace of it can be asked for.
+    assert_eq!(weft(&["ca", "rotate", "-n", "shop"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_folder_without_manifests_is_not_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "no manifest").unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let output = weft(&["validate", folder]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.len()),
+        (Some(1), 0),
+        "{said}"
+    );
+    assert!(
+        said.contains("there is no .yaml, .yml or .json file in") && said.contains(folder),
+        "{said}"
+    );
+}
+
 #[test]
 fn validate_names_file_line_and_field() {
     let dir = tempfile::tempdir().unwrap();

@@ -56,7 +56,7 @@ pub(crate) struct Demo {
     /// Where manifests, state and logs are kept [default: a new temporary folder].
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Requests that customers send per second.
+    /// Requests that customers send per second, 1 to 2000.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=2000))]
     rate: u32,
     /// How the result is printed; a table also lives.
