@@ -33,6 +33,7 @@ use crate::ads::Ads;
 use crate::certificates::{Certificates, Issuing};
 use crate::clock::Clock;
 use crate::config::{Args, Config};
+use crate::counters;
 use crate::own;
 use crate::publish::{Beginning, Command, Publisher, publisher};
 use crate::registry::Registrations;
@@ -107,6 +108,7 @@ async fn live(config: Config) -> Result<(), StartError> {
     weft_ops::descriptors::raise_limit();
     let recorder = weft_ops::recorder::install()?;
     weft_ops::panics::install();
+    counters::begin_at_zero();
     tokio::spawn(recorder.clone().run_upkeep());
     let control_plane = tokio::select! {
         started = ControlPlane::start(&config, log, recorder) => started?,

@@ -17,6 +17,7 @@ pub mod ca;
 pub mod certificates;
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod encode;
 pub mod kubernetes;
 pub mod own;

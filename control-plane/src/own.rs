@@ -31,8 +31,12 @@ pub enum OwnError {
     Tls(#[from] TlsError),
 }
 
-/// Issues the own certificate; returns what to accept connections with, and when half of its life is over.
+/// Issues the own certificate; returns what to accept connections with, and when half of its life is over. As this is done
+/// whenever the authority changes, the end of that one is told here, too.
 pub fn issue(issuing: &Issuing, names: &[OwnName]) -> Result<(Arc<ServerConfig>, SystemTime), OwnError> {
+    #[allow(clippy::cast_precision_loss, reason = "a date in seconds is far below 2^53")]
+    let end = issuing.authority().not_after().0 as f64;
+    metrics::gauge!("weft_control_plane_root_expiry_seconds").set(end);
     let key = KeyPair::generate()?;
     let account = Account::new(ACCOUNT.0, ACCOUNT.1);
     let chain = issuing.issue(account, &key.csr_der()?, names)?;

@@ -35,6 +35,7 @@ use crate::registration::{self, Registrar};
 use crate::runtime::{self, Phase, ReportRequest, WorkerContext, WorkerListeners};
 use crate::sockets::{BindError, Sockets};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::begin_at_zero;
 use crate::xds::client::{Client, Inputs};
 use crate::xds::state;
 use crate::{admin, health_check};
@@ -97,6 +98,7 @@ fn start(args: &RunArgs) -> Result<ExitCode, StartError> {
     let log = weft_ops::log::init(&config.log_level)?;
     let recorder = weft_ops::recorder::install()?;
     weft_ops::panics::install();
+    begin_at_zero();
     weft_ops::descriptors::raise_limit();
     files::create_private_directory(&config.state_dir)?;
     let sockets = Sockets::bind(&config)?;

@@ -283,12 +283,11 @@ impl Certificates {
 
     fn put_in_force(&mut self, signed: Signed) {
         self.schedule = Schedule::new(&signed.leaf, &mut self.rng);
-        let end = signed
-            .leaf
-            .not_after()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        metrics::gauge!("weft_certificate_expiry_seconds").set(end.as_secs_f64());
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        metrics::gauge!("weft_certificate_expiry_seconds")
+            .set(seconds(signed.leaf.not_after()).as_secs_f64());
+        metrics::gauge!("weft_certificate_renewal_due_seconds")
+            .set(seconds(self.schedule.due()).as_secs_f64());
         tracing::info!(id = %signed.leaf.id(), serial = signed.leaf.serial(), "a certificate is in force");
         self.publish(signed);
     }

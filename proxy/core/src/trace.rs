@@ -44,6 +44,11 @@ impl TraceContext {
         (ends && context.trace != 0 && context.span != 0).then_some(context)
     }
 
+    /// What all spans of the trace have in common: 32 digits, as other programs write it.
+    pub fn id(&self) -> String {
+        format!("{:032x}", self.trace)
+    }
+
     /// The first span of a new trace.
     pub fn new(rng: &mut fastrand::Rng, sampled: bool) -> Self {
         let trace = rng.u128(1..);

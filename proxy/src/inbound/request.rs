@@ -177,7 +177,7 @@ fn prepare(
         head.headers.insert(CLIENT_ID, identity);
     }
     let trace = trace::pass_on(&mut head.headers, &mut site.worker.local.rng.borrow_mut());
-    finish.note(|noted| noted.trace = Some(trace.to_string()));
+    finish.note(|noted| noted.trace = Some(trace.id()));
     address(
         &mut head.uri,
         &mut head.headers,

@@ -79,7 +79,7 @@ pub(super) fn prepare(
         head.headers.insert(UPGRADE, protocol.clone());
     }
     let trace = trace::pass_on(&mut head.headers, &mut finish.worker().local.rng.borrow_mut());
-    finish.note(|noted| noted.trace = Some(trace.to_string()));
+    finish.note(|noted| noted.trace = Some(trace.id()));
     let authority = authority(&head.uri, &head.headers, facts, route.rule);
     head.headers.remove(HOST);
     route.rule.edit_request(Some(route.backend), &mut head.headers);

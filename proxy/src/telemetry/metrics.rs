@@ -68,6 +68,18 @@ impl Protocol {
     }
 }
 
+/// Lets counters stand at zero before there is anything to count: to Prometheus one that appears with its first event has
+/// not increased, and an alert on it stays silent.
+pub fn begin_at_zero() {
+    for result in ["success", "failure"] {
+        counter!("weft_certificate_renewals_total", "result" => result).increment(0);
+    }
+    for why in ["tls", "plaintext"] {
+        counter!("weft_inbound_refused_connections_total", "why" => why).increment(0);
+    }
+    counter!("weft_xds_nacks_total").increment(0);
+}
+
 /// Value of the label `destination`. Addresses of pods come and go without end, and nothing told of them is ever
 /// forgotten: they are told together.
 pub fn destination_label(name: &str) -> String {
