@@ -7,6 +7,7 @@ mod identity;
 mod kills;
 mod manifests;
 mod neighbours;
+mod observe;
 mod refused;
 mod resend;
 mod rights;
