@@ -56,7 +56,7 @@ struct State {
     used: Cell<bool>,
     /// Nothing runs on it, it is about to end, and until then it counts as running.
     leaving: Cell<bool>,
-    /// It has ended, or is no connection of the tracker's any more; what runs on it goes on.
+    /// All has left it, or it is no connection of the tracker's any more; what still runs on it has places of its own.
     gone: Cell<bool>,
     /// The second in which the head that is being read began, plus one; 0 while none is.
     head_since: Cell<u32>,
@@ -256,6 +256,14 @@ impl Tracked {
         }
     }
 
+    /// Whatever was answered has left: what remains of the connection holds up no drain.
+    pub fn all_has_left(&self) {
+        self.state.gone.set(true);
+        if self.state.leaving.replace(false) {
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the connection ends because a request head did not come in time.
     pub fn head_is_late(&self) -> bool {
         is_late(&self.state.head_since, self.second.get())
@@ -272,10 +280,7 @@ impl Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.state.gone.set(true);
-        if self.state.leaving.get() {
-            self.running.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.all_has_left();
         if let Some(tracker) = self.tracker.upgrade() {
             tracker.connections.borrow_mut().remove(&self.id);
         }
@@ -421,6 +426,8 @@ mod tests {
             1,
             "what outlives its connection has a place of its own"
         );
+        connection.all_has_left();
+        assert_eq!(running(), 0);
         drop(connection);
         assert_eq!(running(), 0);
     }

@@ -129,6 +129,7 @@ where
         };
         accept(request, respond, &heads, tracked, &handle);
     }
+    tracked.all_has_left(); // before it ended it was flushed and shut down
     if alarm.raised() {
         // The peer's frames are not read any more; what is left is to say goodbye.
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
