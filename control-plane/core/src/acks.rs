@@ -46,17 +46,6 @@ impl Holding {
     }
 }
 
-/// How far a resource has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Streams that subscribe to it.
-    pub subscribed: usize,
-    /// Those that confirmed the version asked about.
-    pub confirmed: usize,
-    /// Those that refused it.
-    pub refused: usize,
-}
-
 /// See the module's head. Cost of each record: logarithmic in the number of names.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -113,21 +102,6 @@ impl Ledger {
         let holdings = self.streams.get(&stream);
         let holding = holdings.and_then(|holdings| holdings.get(&(kind, name.clone())));
         holding.map_or(Standing::Waiting, |holding| holding.standing(version))
-    }
-
-    /// How many have `version` of a resource (`None`: know that it doesn't exist). Cost follows the number of streams.
-    pub fn progress(&self, kind: Kind, name: &Name, version: Option<Version>) -> Progress {
-        let key = (kind, name.clone());
-        let mut progress = Progress::default();
-        for holding in self.streams.values().filter_map(|holdings| holdings.get(&key)) {
-            progress.subscribed += 1;
-            match holding.standing(version) {
-                Standing::Refused(_) => progress.refused += 1,
-                Standing::Confirmed => progress.confirmed += 1,
-                Standing::Waiting => {}
-            }
-        }
-        progress
     }
 }
 
@@ -206,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn progress_counts_what_histories_say(steps in prop::collection::vec(step(), 0..40), asked in 0_u8..3) {
+        fn streams_stand_where_their_histories_say(steps in prop::collection::vec(step(), 0..40), asked in 0_u8..3) {
             let mut ledger = Ledger::default();
             for step in steps.clone() {
                 match step {
@@ -220,12 +194,14 @@ mod tests {
                     Step::Close(stream) => ledger.closed(StreamId(stream)),
                 }
             }
-            for name in ["a", "b"] {
-                let states: Vec<_> = (0..3).filter_map(|stream| history(&steps, stream, name)).collect();
-                let refused = states.iter().filter(|state| state.1 == Some(asked)).count();
-                let confirmed = states.iter().filter(|state| state.1 != Some(asked) && state.0 == Some(asked)).count();
-                let expected = Progress { subscribed: states.len(), confirmed, refused };
-                prop_assert_eq!(ledger.progress(Kind::Route, &name.into(), Some(Version::of(&asked))), expected);
+            for (stream, name) in (0..3).flat_map(|stream| [(stream, "a"), (stream, "b")]) {
+                let expected = match history(&steps, stream, name) {
+                    Some((_, Some(refused))) if refused == asked => Standing::Refused("no".into()),
+                    Some((Some(confirmed), _)) if confirmed == asked => Standing::Confirmed,
+                    _ => Standing::Waiting,
+                };
+                let asked = Some(Version::of(&asked));
+                prop_assert_eq!(ledger.standing(StreamId(stream), Kind::Route, &name.into(), asked), expected);
             }
         }
     }

@@ -46,8 +46,7 @@ impl Encoder {
         listen: Option<SocketAddr>,
     ) -> Option<Content> {
         let value = resolved.value.as_ref()?;
-        let binds = dialect == Dialect::Envoy && resolved.key.kind == Kind::Listener;
-        let form = (dialect, name.clone(), listen.filter(|_| binds));
+        let form = form(&resolved.key, name, dialect, listen);
         let forms = self.encoded.entry(resolved.key.clone()).or_default();
         if let Some(encoded) = forms.get(&form)
             && encoded.of == value.version
@@ -68,10 +67,38 @@ impl Encoder {
         self.encoded.is_empty()
     }
 
+    /// How many encodings are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.encoded.values().map(BTreeMap::len).sum()
+    }
+
     /// Nobody follows it any longer.
     pub(super) fn forget(&mut self, key: &Key) {
         self.encoded.remove(key);
     }
+
+    /// A client follows it no longer. What only few can share goes with it, as there is no end to such forms: another
+    /// spelling of the name, an Envoy's own address. Who still wants one has it encoded again.
+    pub(super) fn forget_form(
+        &mut self,
+        key: &Key,
+        name: &Name,
+        dialect: Dialect,
+        listen: Option<SocketAddr>,
+    ) {
+        let form = form(key, name, dialect, listen);
+        if (*name != key.name || form.2.is_some())
+            && let Some(forms) = self.encoded.get_mut(key)
+        {
+            forms.remove(&form);
+        }
+    }
+}
+
+fn form(key: &Key, name: &Name, dialect: Dialect, listen: Option<SocketAddr>) -> Form {
+    let binds = dialect == Dialect::Envoy && key.kind == Kind::Listener;
+    (dialect, name.clone(), listen.filter(|_| binds))
 }
 
 fn encode(value: &Versioned, form: &Form, trust_domain: &Name) -> Option<Content> {

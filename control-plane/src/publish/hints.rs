@@ -1,5 +1,5 @@
 //! Which destinations the workloads of an identity use: what their hints are made of. Counted per stream, so that a name
-//! is used until the last stream has let it go.
+//! is used until the last stream has let it go. Told are no more than hints hold, so that a change costs no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use weft_control_plane_core::dialect::Dialect;
 use weft_control_plane_core::names::{INBOUND_PREFIX, Settings};
 use weft_control_plane_core::resource::{Key, Kind, Name};
 use weft_control_plane_core::rights::{Account, Client};
+use weft_control_plane_core::translate::hints::HINTS_MAX;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ impl Used {
                 .get(&account)
                 .into_iter()
                 .flat_map(BTreeMap::keys)
+                .take(HINTS_MAX)
                 .cloned()
                 .collect(),
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use weft_api::validate::Finding;
@@ -12,7 +12,7 @@ use weft_control_plane_core::catalog::{ALL, Catalog, Event, Resolved};
 use weft_control_plane_core::registry::{self, HeartbeatId, Registration, Registry, Saved};
 use weft_control_plane_core::resource::{Key, Kind, Name};
 use weft_control_plane_core::rights::{self, Account, Client, Node};
-use weft_control_plane_core::stream::{Interest, Variant};
+use weft_control_plane_core::stream::{Interest, Receipt, Variant};
 use weft_control_plane_core::world::{ObjectName, Reader};
 
 use super::encoder::Encoder;
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) catalog: Catalog,
     pub(super) registry: Registry,
     saved: watch::Sender<Vec<Saved>>,
+    /// Registrations changed that are not handed on yet to be kept.
+    unsaved: bool,
     pub(super) clock: Clock,
     pub(super) ledger: Ledger,
     pub(super) encoder: Encoder,
@@ -61,10 +63,16 @@ pub(super) struct State {
     pub(super) problems: Vec<Finding>,
     /// Of streams and heartbeats.
     pub(super) next_id: u64,
-    /// Counts up with everything that may change what is in force, or who has it.
+    /// Counts up with everything that may change what is in force, or who has it. It begins with the time, in
+    /// microseconds, which no process before this one has counted up to: who asked that one is told anew.
     pub(super) revision: u64,
     /// Everything has been read once.
     pub(super) complete: bool,
+}
+
+fn unix_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl State {
@@ -82,6 +90,7 @@ impl State {
             catalog,
             registry,
             saved,
+            unsaved: false,
             clock,
             ledger: Ledger::default(),
             encoder,
@@ -90,7 +99,7 @@ impl State {
             followers: BTreeMap::new(),
             problems: Vec::new(),
             next_id: 0,
-            revision: 0,
+            revision: unix_micros(),
             complete: false,
         }
     }
@@ -115,7 +124,7 @@ impl State {
                 }
             }
             Command::Follow(stream, kind, interest) => self.follow(stream, kind, interest),
-            Command::Receipts(stream, kind, receipts) => self.ledger.record(stream, kind, receipts),
+            Command::Receipts(stream, kind, receipts) => self.receipts(stream, kind, receipts),
             Command::Close(stream) => self.close(stream),
             Command::Register(registration, answer) => {
                 if let Err(Ok(unheard)) = answer.send(self.register(*registration)) {
@@ -190,10 +199,14 @@ impl State {
         };
         for ((kind, name), key) in stream.named {
             self.used.remove(&stream.client, kind, &key);
+            self.encoder
+                .forget_form(&key, &name, stream.client.dialect(), stream.listen);
             self.unfollow(id, &key, &Follows::Named(name));
         }
         for (key, parts) in stream.everything.into_values() {
             for (name, part) in parts {
+                self.encoder
+                    .forget_form(&part, &name, stream.client.dialect(), stream.listen);
                 self.unfollow(id, &part, &Follows::Part(name));
             }
             self.unfollow(id, &key, &Follows::Everything);
@@ -218,6 +231,22 @@ impl State {
         }
     }
 
+    /// Takes down what a stream's client said. That a part of everything is gone is not kept once it has been heard.
+    fn receipts(&mut self, id: StreamId, kind: Kind, receipts: Vec<Receipt>) {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        let gone = receipts
+            .iter()
+            .filter(|receipt| receipt.version.is_none() && receipt.rejected.is_none())
+            .map(|receipt| receipt.name.clone());
+        let gone: Vec<Name> = gone
+            .filter(|name| !stream.named.contains_key(&(kind, name.clone())))
+            .collect();
+        self.ledger.record(id, kind, receipts);
+        self.ledger.unsubscribed(id, kind, &gone);
+    }
+
     /// A stream follows a name no longer, unless as a part of everything: then it is told what that is.
     fn let_go(&mut self, id: StreamId, kind: Kind, name: Name) {
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -234,6 +263,8 @@ impl State {
         }
         if let Some(key) = stream.named.remove(&(kind, name.clone())) {
             self.used.remove(&stream.client, kind, &key);
+            self.encoder
+                .forget_form(&key, &name, stream.client.dialect(), stream.listen);
             self.unfollow(id, &key, &Follows::Named(name));
         }
     }
@@ -292,12 +323,21 @@ impl State {
     }
 
     fn unfollow_everything(&mut self, id: StreamId, kind: Kind) {
-        let everything = self
-            .streams
-            .get_mut(&id)
-            .and_then(|stream| stream.everything.remove(&kind));
-        let Some((key, parts)) = everything else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let Some((key, parts)) = stream.everything.remove(&kind) else {
+            return;
+        };
+        let (dialect, listen) = (stream.client.dialect(), stream.listen);
+        let forgotten: Vec<Name> = parts
+            .keys()
+            .filter(|name| !stream.named.contains_key(&(kind, (*name).clone())))
+            .cloned()
+            .collect();
+        self.ledger.unsubscribed(id, kind, &forgotten);
         for (name, part) in parts {
+            self.encoder.forget_form(&part, &name, dialect, listen);
             self.unfollow(id, &part, &Follows::Part(name));
         }
         self.unfollow(id, &key, &Follows::Everything);
@@ -326,7 +366,7 @@ impl State {
         Ok(heartbeat)
     }
 
-    /// Publishes and keeps what changed of the registrations.
+    /// Publishes what changed of the registrations.
     pub(super) fn registered(&mut self, changes: Vec<registry::Change>) {
         if changes.is_empty() {
             return;
@@ -337,11 +377,14 @@ impl State {
             }
         }
         self.catalog.apply(changes.into_iter().map(Event::from).collect());
-        self.saved.send_replace(self.registry.saved());
+        self.unsaved = true;
     }
 
-    /// Tells the streams what changed.
+    /// Tells the streams what changed, and has the registrations kept.
     pub(super) fn flush(&mut self) {
+        if std::mem::take(&mut self.unsaved) {
+            self.saved.send_replace(self.registry.saved());
+        }
         let used = self.used.changes(self.catalog.settings());
         self.catalog.apply(used);
         for key in self.catalog.changes() {

@@ -81,13 +81,18 @@ struct Listener {
 
 impl Listener {
     fn open(state: &mut State, number: usize) -> Self {
+        let listen = (number == 2).then(|| ([127, 0, 0, 1], 15_001).into());
+        Self::open_at(state, number, listen)
+    }
+
+    fn open_at(state: &mut State, number: usize, listen: Option<SocketAddr>) -> Self {
         let (answer, mut answered) = oneshot::channel();
         let hello = Hello {
             account: Account::new("shop", "user"),
             node_id: "shop/sa/user".into(),
             user_agent: if number == 2 { "envoy" } else { "weft" }.into(),
             version: String::new(),
-            listen: (number == 2).then(|| ([127, 0, 0, 1], 15_001).into()),
+            listen,
             peer: ([127, 0, 0, 1], 1).into(),
             variant: Variant::Delta,
         };
@@ -253,6 +258,110 @@ proptest! {
         }
         prop_assert!(state.is_idle());
     }
+}
+
+#[test]
+fn spellings_that_nobody_uses_any_longer_are_not_kept() {
+    let mut state = state();
+    state.obey(Command::World {
+        events: world("a", 80),
+        problems: Vec::new(),
+        complete: true,
+    });
+    let follow = |name: &str| Interest {
+        subscribe: vec![name.into()],
+        ..Interest::default()
+    };
+    let mut faithful = Listener::open(&mut state, 0);
+    faithful.follow(&mut state, Kind::Cluster, follow("a.shop.svc.cluster.local:80"));
+    let mut fickle = Listener::open(&mut state, 1);
+    for name in ["a:80", "A:80", "a.shop.svc:80", "a.shop:80"] {
+        fickle.follow(&mut state, Kind::Cluster, follow(name));
+        let unsubscribe = vec![name.into()];
+        fickle.follow(
+            &mut state,
+            Kind::Cluster,
+            Interest {
+                unsubscribe,
+                ..Interest::default()
+            },
+        );
+    }
+    assert_eq!(state.encoder.len(), 1, "what is still followed");
+    for port in 0..3_u16 {
+        let mut envoy = Listener::open_at(&mut state, 2, Some(([127, 0, 0, 1], 15_001 + port).into()));
+        let everything = Interest {
+            wildcard: Some(true),
+            ..Interest::default()
+        };
+        envoy.follow(&mut state, Kind::Listener, everything);
+        if port > 0 {
+            state.obey(Command::Close(envoy.id));
+        }
+    }
+    assert_eq!(
+        state.encoder.len(),
+        2,
+        "and the listener of the Envoy that is still there"
+    );
+}
+
+#[test]
+fn what_one_process_said_is_not_taken_for_what_the_next_one_says() {
+    let mut states = (0..2).map(|_| {
+        let mut state = state();
+        state.obey(Command::World {
+            events: Vec::new(),
+            problems: Vec::new(),
+            complete: true,
+        });
+        state
+    });
+    let (mut first, mut second) = (states.next().unwrap(), states.next().unwrap());
+    let seen = first.statuses(0).expect("all that there is").revision;
+    assert!(first.statuses(seen).is_none());
+    assert!(second.statuses(seen).is_some());
+}
+
+#[test]
+fn what_became_of_a_part_of_everything_is_not_kept_for_ever() {
+    let mut state = state();
+    let mut envoy = Listener::open(&mut state, 2);
+    let change = |events| Command::World {
+        events,
+        problems: Vec::new(),
+        complete: true,
+    };
+    state.obey(change(world("a", 80)));
+    let everything = |wildcard| Interest {
+        wildcard: Some(wildcard),
+        ..Interest::default()
+    };
+    envoy.follow(&mut state, Kind::Cluster, everything(true));
+    let name: Name = "a.shop.svc.cluster.local:80".into();
+    let said = |envoy: &Listener, version| {
+        let (name, rejected) = (name.clone(), None);
+        let receipt = Receipt {
+            name,
+            version,
+            rejected,
+        };
+        Command::Receipts(envoy.id, Kind::Cluster, vec![receipt])
+    };
+    envoy.read();
+    let version = envoy.heard[&(Kind::Cluster, name.clone())].version;
+    state.obey(said(&envoy, Some(version)));
+    assert_eq!(state.ledger.holdings(envoy.id).count(), 1);
+    state.obey(change(world("a", 80).iter().map(gone).collect()));
+    state.flush();
+    state.obey(said(&envoy, None));
+    assert_eq!(state.ledger.holdings(envoy.id).count(), 0, "it is gone");
+
+    state.obey(change(world("a", 80)));
+    state.flush();
+    state.obey(said(&envoy, Some(version)));
+    envoy.follow(&mut state, Kind::Cluster, everything(false));
+    assert_eq!(state.ledger.holdings(envoy.id).count(), 0, "nothing is followed");
 }
 
 const ROUTE: &str = "

@@ -5,7 +5,7 @@ use crate::resource::Name;
 use crate::world::ObjectName;
 
 /// Most names in one workload's hints. Advice needn't be complete.
-const HINTS_MAX: usize = 1024;
+pub const HINTS_MAX: usize = 1024;
 
 /// The hints for a node: a registered workload, a Pod, or `<namespace>/sa/<account>`.
 pub fn translate(context: &mut Context<'_>, node: &str) -> Option<Vec<Name>> {
