@@ -13,13 +13,19 @@ use tonic::{Request, Response, Status};
 use weft_control_plane_core::issue::{Bounds, Issuer, LeafSpec, Refusal};
 use weft_control_plane_core::rights::Account;
 use weft_identity::bundle::TrustBundle;
+use weft_ops::guests::Guests;
 use weft_xds_proto::weft::certificate_service_server::CertificateService;
 use weft_xds_proto::weft::{SignRequest, SignResponse};
 
 use crate::ca::{CaError, CertificateAuthority, ProvenKey, RequestError};
 use crate::clock::unix_now;
 use crate::config::OwnName;
+use crate::peer::peer;
 use crate::tokens::TokenChecker;
+
+/// Tokens of one address that are checked at once. In a cluster that means to ask the API server, a few at a time: who
+/// shows ever new bad ones doesn't keep the others waiting.
+const CHECKS_PER_ADDRESS_MAX: usize = 8;
 
 /// A certificate isn't issued.
 #[derive(Debug, Error)]
@@ -135,22 +141,39 @@ impl Issuing {
 pub struct Certificates {
     issuing: Arc<Issuing>,
     tokens: Arc<TokenChecker>,
+    checks: Guests,
 }
 
 impl Certificates {
     /// The service with this root and these tokens.
     pub fn new(issuing: Arc<Issuing>, tokens: Arc<TokenChecker>) -> Self {
-        Self { issuing, tokens }
+        Self {
+            issuing,
+            tokens,
+            checks: Guests::new(CHECKS_PER_ADDRESS_MAX),
+        }
+    }
+
+    /// Whose token a request shows.
+    async fn account<T>(&self, request: &Request<T>) -> Result<Account, Status> {
+        let token = bearer(request).ok_or_else(|| {
+            Status::unauthenticated("`authorization: Bearer <service-account token>` is missing")
+        })?;
+        let address = peer(request)?.address.ip();
+        let _check = self.checks.admit(address).ok_or_else(|| {
+            let max = CHECKS_PER_ADDRESS_MAX;
+            Status::unavailable(format!(
+                "{max} tokens from {address} are being checked already; try again"
+            ))
+        })?;
+        Ok(self.tokens.check(token).await?.account)
     }
 }
 
 #[tonic::async_trait]
 impl CertificateService for Certificates {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let token = bearer(&request).ok_or_else(|| {
-            Status::unauthenticated("`authorization: Bearer <service-account token>` is missing")
-        })?;
-        let account = self.tokens.check(token).await?.account;
+        let account = self.account(&request).await?;
         match self
             .issuing
             .issue(account.clone(), &request.get_ref().csr_der, &[])
@@ -198,10 +221,19 @@ fn refusal(error: &IssueError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+    use std::net::SocketAddr;
+
+    use futures_util::FutureExt;
+    use kube::client::Body;
+    use tonic::Code;
     use weft_control_plane_core::issue::BURST;
 
     use super::*;
     use crate::ca::directory;
+    use crate::kubernetes::review::Reviewer;
+    use crate::peer::Peer;
 
     #[test]
     fn beyond_the_rate_a_request_is_not_even_read() {
@@ -214,5 +246,38 @@ mod tests {
         });
         assert!(matches!(refused.next(), Some(IssueError::Request(_))));
         assert!(refused.any(|error| matches!(error, IssueError::Refused(Refusal::Rate { .. }))));
+    }
+
+    /// A token that only the API server can tell to be bad, from an address.
+    fn shown_by(address: &str) -> Request<SignRequest> {
+        let address: SocketAddr = address.parse().unwrap();
+        let mut request = Request::new(SignRequest::default());
+        let token = "Bearer e30.eyJleHAiOjk5OTk5OTk5OTl9.x".parse().unwrap();
+        request.metadata_mut().insert("authorization", token);
+        request.extensions_mut().insert(Peer {
+            address,
+            identity: None,
+        });
+        request
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_have_all_checks() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = directory::open(folder.path(), None, &"mesh.test".parse().unwrap()).unwrap();
+        let issuing = Arc::new(Issuing::new(authority, Duration::from_hours(1)));
+        let silent =
+            tower::service_fn(|_: http::Request<Body>| pending::<Result<http::Response<Body>, Infallible>>());
+        let reviewer = Arc::new(Reviewer::new(kube::Client::new(silent, "default")));
+        let service = Certificates::new(issuing, Arc::new(TokenChecker::Cluster(reviewer)));
+        let mut waiting: Vec<_> = (0..CHECKS_PER_ADDRESS_MAX)
+            .map(|_| service.sign(shown_by("10.0.0.1:1")))
+            .collect();
+        assert!(waiting.iter_mut().all(|check| check.now_or_never().is_none()));
+        let refused = service.sign(shown_by("10.0.0.1:2")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(service.sign(shown_by("10.0.0.2:1")).now_or_never().is_none());
+        waiting.pop();
+        assert!(service.sign(shown_by("10.0.0.1:3")).now_or_never().is_none());
     }
 }

@@ -24,10 +24,15 @@ pub struct Identity {
     pub not_after: SystemTime,
 }
 
-/// The peer of a request, and its account.
-pub(crate) fn authenticated<T>(request: &Request<T>) -> Result<(Account, SocketAddr), Status> {
+/// The peer of a request.
+pub(crate) fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
     let peer = request.extensions().get::<Peer>();
-    let peer = peer.ok_or_else(|| Status::internal("the connection's other end is not known"))?;
+    peer.ok_or_else(|| Status::internal("the connection's other end is not known"))
+}
+
+/// The account of a request's peer, and its address.
+pub(crate) fn authenticated<T>(request: &Request<T>) -> Result<(Account, SocketAddr), Status> {
+    let peer = peer(request)?;
     let identity = peer
         .identity
         .as_ref()
