@@ -10,7 +10,6 @@ use crate::helm::{EVERYTHING, find, objects};
 /// `group/resource[name] verb`, in the whole cluster.
 const CLUSTER: &str = "
     /namespaces get list watch
-    /nodes list watch
     /pods list watch
     /services list watch
     discovery.k8s.io/endpointslices list watch
@@ -30,7 +29,7 @@ const CLUSTER: &str = "
     certificates.k8s.io/clustertrustbundles create
     certificates.k8s.io/clustertrustbundles[weft.dev:mesh:roots] get patch
     certificates.k8s.io/signers[weft.dev/mesh] attest
-    admissionregistration.k8s.io/mutatingwebhookconfigurations[weft-injector] get list watch patch
+    admissionregistration.k8s.io/mutatingwebhookconfigurations[weft-injector] list watch patch
     rbac.authorization.k8s.io/clusterroles[weft-control-plane] get
 ";
 

@@ -5,6 +5,8 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use weft_tests::kube::{Kubernetes, until_gone};
 
+use crate::place::found;
+
 /// The chart, from the repository's root.
 fn chart(name: &str) -> String {
     format!("{}/../charts/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -161,6 +163,14 @@ async fn our_kinds_are_found_and_explained() {
         .unwrap();
     let wait = ["wait", "--for=condition=Established", "crd", "--all"];
     kubernetes.kubectl(&wait).await.expect("our kinds are served");
+    // A definition that is established is described a moment later.
+    let document = ["get", "--raw", "/openapi/v3/apis/weft.dev/v1alpha1"];
+    found("our kinds are described", async || {
+        let described = kubernetes.kubectl(&document).await.ok()?;
+        let both = ["TrafficPolicy\"", "MeshTLSPolicy\""].map(|kind| described.contains(kind));
+        (both == [true, true]).then_some(())
+    })
+    .await;
     let kinds = kubernetes
         .kubectl(&["api-resources", "--categories=weft-policy", "-o=name"])
         .await

@@ -38,13 +38,7 @@ async fn an_api_server_of_our_own_comes_back_on_the_same_port_with_its_objects()
     let refused = kubernetes.kubectl(&routes).await.expect_err("nobody serves");
     assert!(refused.contains("refused"), "{refused}");
     let _server = kubernetes.start_component("kube-apiserver");
-    let file = kubernetes.kubeconfig().display();
-    let serves =
-        format!("until kubectl --kubeconfig {file} get --raw /readyz; do sleep 0.1; done 2>/dev/null");
-    kubernetes
-        .tool("bash", &["-c", &serves], "")
-        .await
-        .expect("serves");
+    kubernetes.serves().await;
     kubernetes
         .kubectl(&routes)
         .await

@@ -6,14 +6,15 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, P
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_tests::kube::{Kubernetes, until};
-use weft_tests::process::{Process, weft_binary};
+
+use crate::place::ControlPlane;
 
 /// An API server with our kinds, and a control plane that reads from it and writes to it.
 struct Mesh {
     kubernetes: Kubernetes,
     client: Client,
-    folder: TempDir,
-    _control_plane: Process,
+    _control_plane: ControlPlane,
+    _folder: TempDir,
 }
 
 const CONTROLLER: &str = "weft.dev/control-plane";
@@ -33,12 +34,13 @@ impl Mesh {
             made.expect("a namespace");
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let control_plane = control_plane(&kubernetes, &folder, "weft-control-plane-1").await;
+        let plane =
+            ControlPlane::start(kubernetes.kubeconfig(), folder.path(), "only", "127.0.0.1", &[]).await;
         Self {
             client: kubernetes.client().await,
             kubernetes,
-            folder,
-            _control_plane: control_plane,
+            _control_plane: plane.ready().await,
+            _folder: folder,
         }
     }
 
@@ -73,30 +75,6 @@ impl Mesh {
         });
         serde_json::to_value(object.await).expect("an object is JSON")
     }
-}
-
-async fn control_plane(kubernetes: &Kubernetes, folder: &TempDir, pod: &str) -> Process {
-    let mut arguments = vec![
-        format!("KUBECONFIG={}", kubernetes.kubeconfig().display()),
-        weft_binary().display().to_string(),
-    ];
-    let state = folder.path().join(pod).display().to_string();
-    let flags = [
-        "control-plane",
-        "--kubernetes",
-        "--pod",
-        pod,
-        "--state-dir",
-        &state,
-    ];
-    arguments.extend(flags.map(str::to_owned));
-    for listener in ["--listen", "--status", "--admin", "--webhook"] {
-        arguments.extend([listener.to_owned(), "127.0.0.1:0".to_owned()]);
-    }
-    let started = Process::start_program("env".as_ref(), folder.path(), pod, &arguments);
-    let mut process = started.expect("the binary can be started");
-    process.says("ready").await;
-    process
 }
 
 /// The entries of a status.
@@ -237,7 +215,6 @@ async fn the_status_of_a_route_follows_what_it_stands_on() {
         .await
         .expect("deleted");
     mesh.becomes("HTTPRoute", "r", &fine).await;
-    assert!(mesh.folder.path().exists());
 }
 
 async fn what_a_rule_can_not_say_is_refused(mesh: &Mesh) {

@@ -1,19 +1,22 @@
 //! The control plane follows an API server that goes away, comes back, and comes back older.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use weft_tests::kube::{Kubernetes, PATIENCE};
+use weft_tests::kube::Kubernetes;
 use weft_tests::mesh::page;
-use weft_tests::process::{Process, weft_binary};
+
+use crate::installed::Credential;
+use crate::line::Line;
+use crate::place::{ControlPlane, found};
 
 /// Services, each with one slice.
 const SERVICES: usize = 1_000;
@@ -21,47 +24,31 @@ const SERVICES: usize = 1_000;
 /// Endpoints of each.
 const ENDPOINTS: usize = 10;
 
-/// How often what the control plane has is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
 /// Requests to the API server at once, while its objects are made.
 const AT_ONCE: usize = 16;
 
-/// A control plane in a cluster, as a process of this machine.
-struct ControlPlane {
-    _process: Process,
-    admin: SocketAddr,
+/// How long the API server is away for real.
+const AWAY: Duration = Duration::from_mins(1);
+
+/// What a control plane shows.
+struct Shown {
+    plane: ControlPlane,
     _folder: TempDir,
 }
 
-impl ControlPlane {
-    async fn start(kubernetes: &Kubernetes, name: &str) -> Self {
+impl Shown {
+    async fn start(kubeconfig: &Path, name: &str) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
-        let state = folder.path().join("state").display().to_string();
-        let mut line: Vec<String> = vec![
-            format!("KUBECONFIG={}", kubernetes.kubeconfig().display()),
-            weft_binary().display().to_string(),
-        ];
-        line.extend(["control-plane", "--kubernetes", "--state-dir"].map(ToOwned::to_owned));
-        line.extend([state, format!("--pod={name}")]);
-        for flag in ["--listen", "--status", "--admin", "--webhook"] {
-            line.extend([flag.to_owned(), "127.0.0.1:0".to_owned()]);
-        }
-        let process = Process::start_program(Path::new("/usr/bin/env"), folder.path(), name, &line);
-        let mut process = process.expect("a control plane can be started");
-        let listening = process.says("listening").await;
-        process.says("ready").await;
-        let admin = listening["admin"].as_str().expect("an address");
+        let plane = ControlPlane::start(kubeconfig, folder.path(), name, "127.0.0.1", &[]).await;
         Self {
-            admin: admin.parse().expect("an address"),
-            _process: process,
+            plane: plane.ready().await,
             _folder: folder,
         }
     }
 
     /// The objects of these kinds that it has, with their generations.
     async fn holds(&self, kinds: &[&str]) -> BTreeMap<String, Value> {
-        let shown = page(self.admin, "/objects").await;
+        let shown = page(self.plane.address("admin"), "/objects").await;
         let objects = shown["objects"].as_array().expect("a list").iter();
         let named = objects.map(|object| {
             let name = object["object"].as_str().expect("a name").to_owned();
@@ -72,13 +59,8 @@ impl ControlPlane {
     }
 
     async fn until(&self, kinds: &[&str], what: &str, so: impl Fn(&BTreeMap<String, Value>) -> bool) {
-        let waiting = async {
-            while !so(&self.holds(kinds).await) {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        waited.unwrap_or_else(|_| panic!("the control plane does not see that {what}"));
+        let look = async || so(&self.holds(kinds).await).then_some(());
+        found(&format!("the control plane sees that {what}"), look).await;
     }
 }
 
@@ -111,7 +93,7 @@ fn slice(index: usize) -> EndpointSlice {
 }
 
 /// Makes (or deletes) these Services and slices, several at once.
-async fn change(kubernetes: &Kubernetes, range: std::ops::Range<usize>, make: bool) {
+async fn change(kubernetes: &Kubernetes, range: Range<usize>, make: bool) {
     let client = kubernetes.client().await;
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
     let slices: Api<EndpointSlice> = Api::namespaced(client, "default");
@@ -153,12 +135,7 @@ async fn stop(kubernetes: &Kubernetes) {
 async fn start(kubernetes: &Kubernetes) -> [tokio::process::Child; 2] {
     let etcd = kubernetes.start_component("etcd");
     let server = kubernetes.start_component("kube-apiserver");
-    let file = kubernetes.kubeconfig().display();
-    let wait = format!("until kubectl --kubeconfig {file} get --raw /readyz; do sleep 0.1; done 2>/dev/null");
-    let wait = ["-c", &*wait];
-    let answers = kubernetes.tool("bash", &wait, "");
-    let answers = tokio::time::timeout(PATIENCE, answers).await;
-    answers.expect("it comes back").expect("it serves");
+    kubernetes.serves().await;
     [etcd, server]
 }
 
@@ -171,54 +148,186 @@ async fn copy(from: &Path, to: &Path) {
     assert!(copied.await.expect("cp runs").success());
 }
 
+/// Refuses everything that the control plane asks for, with 429.
+const REFUSING: &str = "
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: PriorityLevelConfiguration
+metadata: {name: refusing}
+spec:
+  type: Limited
+  limited: {nominalConcurrencyShares: 0, borrowingLimitPercent: 0, limitResponse: {type: Reject}}
+---
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: {name: refusing}
+spec:
+  priorityLevelConfiguration: {name: refusing}
+  matchingPrecedence: 2
+  rules:
+  - subjects: [{kind: ServiceAccount, serviceAccount: {namespace: weft-system, name: default}}]
+    resourceRules: [{verbs: ['*'], apiGroups: ['*'], resources: ['*'], namespaces: ['*'], clusterScope: true}]
+";
+
+/// A control plane that watches ten thousand endpoints over a line that can be cut.
+struct Stage {
+    kubernetes: Kubernetes,
+    line: Line,
+    credential: Credential,
+    first: Shown,
+    /// Services that are there: from, to.
+    there: Range<usize>,
+    _folder: TempDir,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let kubernetes = Kubernetes::start();
+        for make in [
+            "create namespace weft-system",
+            "create clusterrolebinding weft --clusterrole=cluster-admin --serviceaccount=weft-system:default",
+            "wait --for=create serviceaccount/default -n weft-system",
+        ] {
+            let make: Vec<_> = make.split(' ').collect();
+            kubernetes.kubectl(&make).await.expect("made");
+        }
+        change(&kubernetes, 0..SERVICES, true).await;
+        let line = Line::to(&kubernetes).await;
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let account = ["weft-system", "default"];
+        let credential = Credential::new(&kubernetes, folder.path(), account, Some(line.address)).await;
+        let first = Shown::start(&credential.kubeconfig, "first").await;
+        let all = first.holds(&["EndpointSlice"]).await;
+        assert!(all.len() >= SERVICES, "{}", all.len());
+        Self {
+            kubernetes,
+            line,
+            credential,
+            first,
+            there: 0..SERVICES,
+            _folder: folder,
+        }
+    }
+
+    /// Some Services go, and others come.
+    async fn stir(&mut self) {
+        let (from, to) = (self.there.start, self.there.end);
+        change(&self.kubernetes, from..from + 20, false).await;
+        change(&self.kubernetes, to..to + 10, true).await;
+        self.there = from + 20..to + 10;
+    }
+
+    /// Waits until that was heard, and sees to it that nothing else is withdrawn meanwhile.
+    async fn heard(&self) {
+        let there = self.there.clone();
+        let newest = format!("EndpointSlice default/s{}", there.end - 1);
+        let oldest = format!("EndpointSlice default/s{}", there.start - 1);
+        let heard = |held: &BTreeMap<String, Value>| {
+            let missing = (there.start..SERVICES)
+                .filter(|index| !held.contains_key(&format!("EndpointSlice default/s{index}")));
+            assert_eq!(missing.count(), 0, "withdrawn");
+            held.contains_key(&newest) && !held.contains_key(&oldest)
+        };
+        self.first.until(&KINDS, "endpoints came and went", heard).await;
+    }
+
+    /// Waits until the control plane has told of this.
+    async fn told(&self, words: &str) {
+        let look = async || self.first.plane.process.log().contains(words).then_some(());
+        found(&format!("the log has {words}"), look).await;
+    }
+
+    /// Every watch is cut, and goes on.
+    async fn cut(&mut self) {
+        self.line.cut();
+        self.stir().await;
+        self.heard().await;
+    }
+
+    /// Every request is refused for a while.
+    async fn refuse(&mut self) {
+        self.kubernetes.apply(REFUSING).await.expect("taken");
+        let namespaces: Api<Namespace> = Api::all(self.credential.client().await);
+        found("the API server refuses", async || {
+            let asked = namespaces.list(&ListParams::default().limit(1)).await;
+            matches!(asked, Err(kube::Error::Api(status)) if status.code == 429).then_some(())
+        })
+        .await;
+        let before = self.first.holds(&KINDS).await;
+        self.line.cut();
+        self.stir().await;
+        self.told("(429)").await;
+        assert_eq!(self.first.holds(&KINDS).await, before);
+        for kind in ["flowschema", "prioritylevelconfiguration"] {
+            let delete = ["delete", kind, "refusing"];
+            self.kubernetes.kubectl(&delete).await.expect("deleted");
+        }
+        self.heard().await;
+    }
+
+    /// Every watch is cut, and an API server that has just begun knows nothing of what was before.
+    async fn forget(&mut self) -> tokio::process::Child {
+        self.line.hold();
+        self.stir().await;
+        self.kubernetes.kill_component("kube-apiserver").await;
+        let server = self.kubernetes.start_component("kube-apiserver");
+        self.kubernetes.serves().await;
+        self.line.mend();
+        self.heard().await;
+        self.told("(410)").await;
+        server
+    }
+
+    /// Nobody answers for a while.
+    async fn close(&mut self) {
+        let before = self.first.holds(&KINDS).await;
+        self.line.close();
+        self.stir().await;
+        let begun = Instant::now();
+        while begun.elapsed() < AWAY {
+            assert_eq!(self.first.holds(&KINDS).await, before);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        self.line.mend();
+        self.heard().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_endpoints_outlive_an_api_server_that_comes_back_older() {
-    let kubernetes = Kubernetes::start();
-    kubernetes
-        .kubectl(&["create", "namespace", "weft-system"])
-        .await
-        .expect("a namespace");
-    change(&kubernetes, 0..SERVICES, true).await;
-    let first = ControlPlane::start(&kubernetes, "first").await;
-    let all = first.holds(&["EndpointSlice"]).await;
-    assert!(all.len() >= SERVICES, "{}", all.len());
+async fn ten_thousand_endpoints_outlive_whatever_the_api_server_does() {
+    let mut stage = Stage::set().await;
+    stage.cut().await;
+    stage.refuse().await;
+    let _server = stage.forget().await;
+    stage.close().await;
 
     // Gone, and back as it was: nothing is withdrawn meanwhile.
+    let kubernetes = &stage.kubernetes;
     let etcd = kubernetes.state().join("etcd");
     let backup = kubernetes.state().join("etcd.older");
-    stop(&kubernetes).await;
+    let away = stage.first.holds(&KINDS).await;
+    stop(kubernetes).await;
     copy(&etcd, &backup).await;
-    let away = first.holds(&KINDS).await;
-    let components = start(&kubernetes).await;
-    assert_eq!(first.holds(&["EndpointSlice"]).await.len(), all.len());
-
-    // It goes on hearing what changes.
-    change(&kubernetes, 0..100, false).await;
-    change(&kubernetes, SERVICES..SERVICES + 50, true).await;
-    let newest = format!("EndpointSlice default/s{}", SERVICES + 49);
-    let heard = |held: &BTreeMap<String, Value>| {
-        held.contains_key(&newest) && !held.keys().any(|name| name.ends_with(" default/s99"))
-    };
-    first.until(&KINDS, "endpoints came and went", heard).await;
+    let components = start(kubernetes).await;
+    assert_eq!(stage.first.holds(&KINDS).await, away);
+    stage.stir().await;
+    stage.heard().await;
 
     // Back as it was before that: what has been deleted is there again, what was made is gone.
-    stop(&kubernetes).await;
+    let kubernetes = &stage.kubernetes;
+    stop(kubernetes).await;
     drop(components);
     std::fs::remove_dir_all(&etcd).expect("etcd's state");
     copy(&backup, &etcd).await;
-    let _components = start(&kubernetes).await;
+    let _components = start(kubernetes).await;
     let restored = |held: &BTreeMap<String, Value>| {
-        let slices = held
-            .keys()
-            .filter(|name| name.starts_with("EndpointSlice "))
-            .count();
+        let slices = held.keys().filter(|name| name.starts_with("EndpointSlice "));
         // In neither state are there fewer, so with fewer something was withdrawn before a list was complete.
-        assert!(slices >= SERVICES - 50, "{slices} slices");
+        assert!(slices.count() >= stage.there.len(), "withdrawn");
         *held == away
     };
-    first.until(&KINDS, "the state went back", restored).await;
-    let fresh = ControlPlane::start(&kubernetes, "fresh").await;
-    assert_eq!(first.holds(&KINDS).await, fresh.holds(&KINDS).await);
+    stage.first.until(&KINDS, "the state went back", restored).await;
+    let fresh = Shown::start(kubernetes.kubeconfig(), "fresh").await;
+    assert_eq!(stage.first.holds(&KINDS).await, fresh.holds(&KINDS).await);
 }
 
 #[tokio::test]
@@ -229,7 +338,7 @@ async fn routes_work_when_their_definition_appears_and_go_with_it() {
         .kubectl(&["create", "namespace", "weft-system"])
         .await
         .expect("a namespace");
-    let control_plane = ControlPlane::start(&kubernetes, "only").await;
+    let control_plane = Shown::start(kubernetes.kubeconfig(), "only").await;
     let route = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

@@ -4,6 +4,7 @@
 //! a node is run by `tests/cluster/run`, which sets `KUBECONFIG`. Tests wait on watches, never on time; each works in
 //! a namespace of its own, and one that changes what is cluster-wide starts an API server of its own.
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 pub struct Kubernetes {
     kubeconfig: PathBuf,
     tools: Tools,
+    /// What tools remember of it.
+    cache: TempDir,
     server: Option<Server>,
 }
 
@@ -51,6 +54,10 @@ impl Drop for Server {
     }
 }
 
+fn cache() -> TempDir {
+    tempfile::tempdir().expect("the temporary folder is writable")
+}
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
 }
@@ -70,6 +77,14 @@ impl Tools {
             binaries: next(),
             gateway_api: next(),
         }
+    }
+
+    /// Where programs are looked for: ours first.
+    fn path(&self) -> OsString {
+        let mut path = self.binaries.clone().into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
     }
 }
 
@@ -104,6 +119,7 @@ impl Kubernetes {
         Self {
             kubeconfig: line.trim_end().into(),
             tools: Tools::find(),
+            cache: cache(),
             server: Some(Server { child, folder }),
         }
     }
@@ -112,6 +128,7 @@ impl Kubernetes {
         Some(Self {
             kubeconfig: std::env::var_os("KUBECONFIG")?.into(),
             tools: Tools::find(),
+            cache: cache(),
             server: None,
         })
     }
@@ -226,15 +243,18 @@ impl Kubernetes {
 
     /// Starts a component again, on the same port and state; it ends with the answer.
     pub fn start_component(&self, name: &str) -> tokio::process::Child {
-        let log = self.state().join("log").join(format!("{name}.log"));
-        let log = std::fs::File::options().append(true).open(log).expect("its log");
-        tokio::process::Command::new(self.state().join("run").join(name))
+        let file = |kind: &str| self.state().join("log").join(format!("{name}.{kind}"));
+        let log = std::fs::File::options().append(true).open(file("log"));
+        let child = tokio::process::Command::new(self.state().join("run").join(name))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(log.expect("its log"))
             .kill_on_drop(true)
             .spawn()
-            .expect("a component can be started")
+            .expect("a component can be started");
+        let pid = child.id().expect("it was not waited for").to_string();
+        std::fs::write(file("pid"), pid).expect("the state is writable");
+        child
     }
 
     /// Waits until the API server answers, after it was started again.

@@ -134,23 +134,7 @@ impl Mesh {
 
     /// Starts a sidecar and waits until it listens.
     pub async fn sidecar_starting(&self, spec: &Spec) -> Sidecar {
-        let arguments = self.arguments(spec);
-        let mut process =
-            Process::start(self.path(), &spec.workload, &arguments).expect("the binary can be started");
-        let listening = process.says("listening").await;
-        Sidecar {
-            outbound: address(&listening["outbound"]),
-            inbound: listening["inbound"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(address)
-                .collect(),
-            bind: listening["bind"].clone(),
-            admin: address(&listening["admin"]),
-            status: address(&listening["status"]),
-            process,
-        }
+        Sidecar::start(self.path(), &spec.workload, &self.arguments(spec)).await
     }
 
     fn arguments(&self, spec: &Spec) -> Vec<String> {
@@ -206,6 +190,21 @@ impl Spec {
 }
 
 impl Sidecar {
+    /// Starts the sidecar `name` with its log in `directory`, and waits until it listens.
+    pub async fn start(directory: &Path, name: &str, arguments: &[String]) -> Self {
+        let mut process = Process::start(directory, name, arguments).expect("the binary can be started");
+        let listening = process.says("listening").await;
+        let inbound = listening["inbound"].as_array().into_iter().flatten();
+        Self {
+            outbound: address(&listening["outbound"]),
+            inbound: inbound.map(address).collect(),
+            bind: listening["bind"].clone(),
+            admin: address(&listening["admin"]),
+            status: address(&listening["status"]),
+            process,
+        }
+    }
+
     /// The local port of `authority`, in full (`<service>.<namespace>.svc.<domain>:<port>`).
     pub fn bound(&self, authority: &str) -> SocketAddr {
         address(&self.bind[authority])

@@ -1,6 +1,7 @@
 //! A client of the control plane that says exactly what a test tells it to: certificates, both variants of ADS, and
 //! registration.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,10 +48,24 @@ pub async fn soon<T>(answer: impl Future<Output = T>) -> T {
         .expect("an answer in time")
 }
 
-/// What the mesh trusts.
-pub fn bundle(mesh: &Mesh) -> TrustBundle {
-    let domain = "cluster.local".parse().expect("a trust domain");
-    TrustBundle::load(domain, &mesh.state().join("trust-bundle.pem")).expect("the control plane wrote it")
+/// A control plane to call: where it is, and which roots are trusted.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// Where it serves xDS.
+    pub address: SocketAddr,
+    /// What vouches for it.
+    pub roots: TrustBundle,
+}
+
+impl From<&Mesh> for Called {
+    fn from(mesh: &Mesh) -> Self {
+        let domain = "cluster.local".parse().expect("a trust domain");
+        let file = mesh.state().join("trust-bundle.pem");
+        Self {
+            address: mesh.xds,
+            roots: TrustBundle::load(domain, &file).expect("the control plane wrote it"),
+        }
+    }
 }
 
 /// What a good token of `account` (`namespace/name`) says; it grants `services`.
@@ -74,14 +89,14 @@ pub fn token(mesh: &Mesh, claims: &Claims) -> String {
 }
 
 /// Asks for a certificate with `token`.
-pub async fn certify(mesh: &Mesh, token: &str) -> Result<Leaf, Status> {
+pub async fn certify(called: impl Into<Called>, token: &str) -> Result<Leaf, Status> {
     let key = KeyPair::generate().expect("a key");
     let mut request = Request::new(SignRequest {
         csr_der: key.csr_der().expect("a request"),
     });
     let bearer = format!("Bearer {token}").parse().expect("a header");
     request.metadata_mut().insert("authorization", bearer);
-    let mut client = CertificateServiceClient::new(channel(mesh, None).await);
+    let mut client = CertificateServiceClient::new(channel(called, None).await);
     let signed = soon(client.sign(request)).await?.into_inner();
     Ok(Leaf::new(signed.chain_der.into_iter().map(Into::into).collect(), &key).expect("a leaf"))
 }
@@ -94,20 +109,31 @@ pub async fn leaf(mesh: &Mesh, account: &str) -> Leaf {
 }
 
 /// How a client with `leaf`, or with none, speaks to the control plane.
-pub fn tls(mesh: &Mesh, leaf: Option<&Leaf>) -> Arc<ClientConfig> {
+pub fn tls(called: impl Into<Called>, leaf: Option<&Leaf>) -> Arc<ClientConfig> {
     let id: SpiffeId = CONTROL_PLANE.parse().expect("an id");
-    tls::client_config(leaf, &bundle(mesh), Expected::from(id), &[alpn::FOREIGN_H2]).expect("TLS")
+    tls::client_config(
+        leaf,
+        &called.into().roots,
+        Expected::from(id),
+        &[alpn::FOREIGN_H2],
+    )
+    .expect("TLS")
 }
 
 /// TCP and TLS to the control plane.
-pub async fn dial(mesh: &Mesh, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(mesh.xds).await?;
+pub async fn dial(
+    called: impl Into<Called>,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(called.into().address).await?;
     TlsConnector::from(config).connect(tls::unnamed(), stream).await
 }
 
 /// A gRPC channel over one connection.
-pub async fn channel(mesh: &Mesh, leaf: Option<&Leaf>) -> Channel {
-    let stream = soon(dial(mesh, tls(mesh, leaf)))
+pub async fn channel(called: impl Into<Called>, leaf: Option<&Leaf>) -> Channel {
+    let called = called.into();
+    let config = tls(called.clone(), leaf);
+    let stream = soon(dial(called, config))
         .await
         .expect("TLS with the control plane");
     let mut once = Some(TokioIo::new(stream));
@@ -134,8 +160,8 @@ pub struct Delta {
 
 impl Delta {
     /// Opens a stream with `leaf` that calls itself `node_id` and `user_agent`.
-    pub async fn open(mesh: &Mesh, leaf: &Leaf, node_id: &str, user_agent: &str) -> Self {
-        let mut client = AggregatedDiscoveryServiceClient::new(channel(mesh, Some(leaf)).await);
+    pub async fn open(called: impl Into<Called>, leaf: &Leaf, node_id: &str, user_agent: &str) -> Self {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel(called, Some(leaf)).await);
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let responses = soon(client.delta_aggregated_resources(ReceiverStream::new(receiver))).await;
         let responses = responses.expect("a stream").into_inner();
