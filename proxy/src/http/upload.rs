@@ -266,8 +266,8 @@ mod tests {
         assert_eq!(shared.borrow().kept.capacity(), 0);
     }
 
-    #[tokio::test]
-    async fn a_body_is_being_sent_until_it_is_dropped() {
+    #[test]
+    fn a_body_is_being_sent_until_it_is_dropped() {
         let upload = body(10);
         let (first, second) = (upload.attempt(), upload.attempt());
         let both = [first.sending(), second.sending()];
