@@ -28,7 +28,7 @@ use crate::drain::{Busy, Tracked};
 use crate::finish::{Finish, Relayed, answer};
 use crate::http::h2::Limits;
 use crate::http::{Body, h1, h2};
-use crate::protocol::{CONNECT, DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff};
+use crate::protocol::{CONNECT, DETECT_TIMEOUT, is_mesh_alpn, offered_alpn, sniff, sniff_tls};
 use crate::socket::{self, original_destination};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{self, Direction, Edge};
@@ -95,8 +95,14 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, port: u16, 
         }
         _ => stream,
     };
+    let sniffing = async {
+        match (policy.tls, policy.protocol) {
+            (TlsMode::Permissive, Protocol::Tcp) => sniff_tls(stream).await,
+            _ => sniff(stream).await,
+        }
+    };
     let sniffed = tokio::select! {
-        sniffed = sniff(stream) => sniffed,
+        sniffed = sniffing => sniffed,
         () = tracked.finished() => None,
     };
     let Some((detected, stream)) = sniffed else { return };

@@ -17,6 +17,8 @@ use crate::stream::Stream;
 
 /// From the first byte of a connection until its protocol must be known, and for a TLS handshake.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How a TLS connection begins: a record with a handshake.
+const TLS_HANDSHAKE: u8 = 22;
 /// How a request for a tunnel begins.
 pub const CONNECT: &[u8] = b"CONNECT ";
 /// Longest `ClientHello` that is waited for, in bytes.
@@ -27,6 +29,20 @@ const FIRST_READ: usize = 1024;
 /// Waits for the first bytes of `stream` and says what it speaks; [`Detected::NeedMore`]: time was up. `None`: it ended or
 /// broke before it said anything.
 pub async fn sniff(stream: Stream) -> Option<(Detected, Stream)> {
+    sniff_by(stream, detect).await
+}
+
+/// The same where it can only be TLS or opaque: what might be the beginning of a request waits for no more of it.
+pub async fn sniff_tls(stream: Stream) -> Option<(Detected, Stream)> {
+    let tls_or_opaque = |bytes: &[u8]| match detect(bytes) {
+        Detected::NeedMore if bytes.first().is_none_or(|first| *first == TLS_HANDSHAKE) => Detected::NeedMore,
+        Detected::Tls => Detected::Tls,
+        _ => Detected::Opaque,
+    };
+    sniff_by(stream, tls_or_opaque).await
+}
+
+async fn sniff_by(stream: Stream, detect: impl Fn(&[u8]) -> Detected) -> Option<(Detected, Stream)> {
     let decided = |bytes: &[u8]| Some(detect(bytes)).filter(|detected| *detected != Detected::NeedMore);
     let (detected, stream) = read_until(stream, MAX_BYTES, decided).await?;
     let detected = match detected {
@@ -144,6 +160,19 @@ mod tests {
             let mut all = Vec::new();
             server.read_to_end(&mut all).await.unwrap();
             assert_eq!(all, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_begin_a_request_does_not_wait_where_no_request_may_come() {
+        for (text, expected) in [
+            (&b"ping"[..], Detected::Opaque),
+            (&[22, 3, 1, 0, 99, 1], Detected::Tls),
+        ] {
+            let (mut client, server) = pair().await;
+            client.write_all(text).await.unwrap();
+            let (detected, _) = sniff_tls(server).await.unwrap();
+            assert_eq!(detected, expected);
         }
     }
 

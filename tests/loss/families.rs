@@ -24,10 +24,13 @@ async fn pods_of_ipv6_alone_and_of_both_families_reach_each_other_through_the_me
     let both = meshed_namespace(cluster, "both").await;
     let outside = cluster.namespace("six-outside").await;
     let (ipv6, dual) = ("ipFamilies: [IPv6]", "ipFamilyPolicy: RequireDualStack");
+    // A pod of both families is dialled by the first of its Service.
+    let ipv6_first = "ipFamilyPolicy: RequireDualStack\n  ipFamilies: [IPv6, IPv4]";
     for yaml in [
         of_families(&six, "six", ipv6),
         of_families(&both, "single", ipv6),
-        of_families(&both, "dual", dual),
+        of_families(&both, "ipv6-first", ipv6_first),
+        of_families(&both, "ipv4-first", dual),
         pod(&six, "member"),
         pod(&both, "member"),
         pod(&outside, "stranger"),
@@ -46,8 +49,16 @@ async fn pods_of_ipv6_alone_and_of_both_families_reach_each_other_through_the_me
         "both families"
     );
 
-    for client in [&six, &both] {
-        for (name, namespace) in [("six", &six), ("single", &both), ("dual", &both)] {
+    let servers = [
+        ("six", &six),
+        ("single", &both),
+        ("ipv6-first", &both),
+        ("ipv4-first", &both),
+    ];
+    // The mesh dials the first family of a Service, so the last of these is out of reach for who has no IPv4 address;
+    // a cluster of IPv6 alone has no such Service.
+    for (client, servers) in [(&six, &servers[..3]), (&both, &servers[..])] {
+        for (name, namespace) in servers {
             for (protocol, port) in [("http", 80), ("tcp", 82)] {
                 let authority = format!("{name}.{namespace}.svc.cluster.local:{port}");
                 ask(cluster, (client, "member"), &[protocol, &authority])

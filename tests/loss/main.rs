@@ -3,6 +3,7 @@
 //!
 //! The tests share one mesh; each has a namespace of its own, with applications that echo ([`pods`]).
 
+mod adoption;
 mod certificates;
 mod families;
 mod jobs;
