@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Process {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
+    /// The same, open.
+    said: File,
 }
 
 /// The `weft` binary under test: `WEFT_BIN`, or the one that cargo built beside the tests.
@@ -41,6 +43,20 @@ pub fn weft_binary() -> PathBuf {
     binary
 }
 
+/// What the log says where a task has panicked (`weft_panics_total` counts it).
+const PANICKED: &str = "a task panicked";
+
+/// No test is passed by a process that has panicked meanwhile.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let mut said = String::new();
+        // It was opened early: its folder may be gone by now. What can't be read is no panic.
+        let _ = self.said.read_to_string(&mut said);
+        let well = std::thread::panicking() || !said.contains(PANICKED);
+        assert!(well, "{} has panicked; its log:\n{said}", self.name);
+    }
+}
+
 impl Process {
     /// Starts `weft` with `arguments`; its stderr goes to `<name>.log` in `directory`.
     pub fn start(directory: &Path, name: &str, arguments: &[String]) -> io::Result<Self> {
@@ -56,6 +72,7 @@ impl Process {
     ) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
+        let said = File::open(&log)?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -73,6 +90,7 @@ impl Process {
             child,
             stdout: BufReader::new(stdout).lines(),
             log,
+            said,
         })
     }
 
