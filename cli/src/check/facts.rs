@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use k8s_openapi::jiff::Timestamp;
@@ -100,6 +100,7 @@ pub(crate) struct Facts {
     pub(crate) bundles: Answer<Vec<ConfigMap>>,
     pub(crate) namespaces: Answer<Vec<Namespace>>,
     pub(crate) pods: Answer<Vec<Pod>>,
+    pub(crate) services: Answer<Vec<Service>>,
     /// Routes and policies.
     pub(crate) objects: Answer<Vec<Value>>,
     /// By pod of the control plane.

@@ -13,7 +13,7 @@ use k8s_openapi::api::authorization::v1::{
     SubjectAccessReviewSpec,
 };
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -136,6 +136,7 @@ fn empty(now: Timestamp, namespace: Option<&str>) -> Facts {
         bundles: Err(unasked()),
         namespaces: Err(unasked()),
         pods: Err(unasked()),
+        services: Err(unasked()),
         objects: Err(unasked()),
         replicas: BTreeMap::new(),
         metrics: BTreeMap::new(),
@@ -161,6 +162,11 @@ async fn workloads(client: &Client, facts: &mut Facts) {
         None => Api::all(client.clone()),
     };
     facts.pods = list(&pods, &ListParams::default()).await;
+    let services: Api<Service> = match &facts.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    facts.services = list(&services, &ListParams::default()).await;
     let injected = facts.running().filter(|pod| is_injected(pod)).take(METRICS_MAX);
     let asked = injected.map(|pod| {
         let name = facts::name(pod);

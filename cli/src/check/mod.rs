@@ -10,6 +10,7 @@ mod mesh;
 mod plane;
 mod platform;
 mod report;
+mod services;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -71,6 +72,7 @@ fn weigh(facts: &Facts, pre: bool) -> Report {
     }
     workloads::namespaces(facts, &mut lines);
     workloads::pods(facts, &mut lines);
+    services::ports(facts, &mut lines);
     if facts.is_installed() {
         mesh::proxies(facts, &mut lines);
         mesh::objects(facts, &mut lines);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -120,6 +120,17 @@ fn replica(state: &str) -> BTreeMap<String, Answer<Replica>> {
 }
 
 /// An installation with nothing to say about.
+/// A Service whose second port, which is gRPC's, leads where the first leads.
+fn service(namespace: &str, first: &str) -> Service {
+    read(json!({
+        "metadata": { "name": "user", "namespace": namespace },
+        "spec": { "ports": [
+            { "name": first, "port": 80, "targetPort": 8080 },
+            { "name": "grpc", "port": 81, "targetPort": if first == "http2" { 8081 } else { 8080 } },
+        ] },
+    }))
+}
+
 fn healthy() -> Facts {
     let right = |allowed| Right {
         what: "patch httproutes/status".to_owned(),
@@ -156,6 +167,7 @@ fn healthy() -> Facts {
             namespace("other", &json!({}), &json!({})),
         ]),
         pods: Ok(vec![pod("shop", "user", true), pod("other", "tool", false)]),
+        services: Ok(vec![service("shop", "http2"), service("other", "http")]),
         objects: Ok(vec![route("True", "Accepted")]),
         replicas: replica("SYNCED"),
         metrics: BTreeMap::from([("shop/user-abc-1".to_owned(), Ok(Metrics::default()))]),

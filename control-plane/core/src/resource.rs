@@ -1,6 +1,7 @@
 //! What translation produces: plain values, one per xDS resource, independent of protobuf and of the client's
 //! dialect. The shell encodes them; versions are hashes of these values.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +79,18 @@ pub enum Protocol {
     Grpc,
     /// Opaque bytes.
     Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Detect => "undeclared",
+            Self::Http1 => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// A listener.

@@ -18,13 +18,14 @@ mod watch;
 pub mod webhook;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use tokio::sync::OnceCell;
+
+pub use weft_control_plane_core::ingest::contradictions;
 
 use self::meshing::Meshing;
 use self::review::Reviewer;
@@ -58,8 +59,6 @@ pub struct Cluster {
     /// Which namespaces are meshed.
     pub meshing: Arc<Meshing>,
     owner_reference: Arc<OnceCell<Option<OwnerReference>>>,
-    /// Where the injector listens.
-    pub webhook: SocketAddr,
     /// Values of the injector; `None`: there is none.
     pub injection: Option<Arc<Path>>,
 }
@@ -95,7 +94,6 @@ impl Cluster {
             owner: Arc::clone(&settings.owner),
             supplied_root: settings.supplied_root,
             pod_certificates: settings.pod_certificates,
-            webhook: settings.webhook,
             injection: settings.injection.as_deref().map(Arc::from),
         }
     }

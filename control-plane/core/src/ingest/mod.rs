@@ -69,6 +69,23 @@ pub fn outside(object: &Object) -> Option<Rejected> {
     })
 }
 
+/// What the ports of a Service say against each other, each in a sentence: see [`Service::contradictions`].
+///
+/// [`Service::contradictions`]: crate::world::service::Service::contradictions
+pub fn contradictions(object: &weft_api::kubernetes::Service) -> Vec<String> {
+    let Ok(Some(service)) = service::service(object) else {
+        return Vec::new();
+    };
+    let contradictions = service.contradictions().into_iter();
+    let said = contradictions.map(|(first, other)| {
+        format!(
+            "{}: port {} ({}) and port {} ({}) lead to port {} of its pods",
+            service.name, first.port, first.protocol, other.port, other.protocol, first.target
+        )
+    });
+    said.collect()
+}
+
 /// The name of the item that an object of this name stands for.
 pub fn id(object: &ObjectRef) -> Option<Id> {
     let name = ObjectName {

@@ -115,3 +115,27 @@ fn an_object_and_its_item_have_one_name() {
         assert_eq!(Some(item.id()), id(&object.object_ref()));
     }
 }
+
+#[test]
+fn ports_that_lead_to_one_port_have_to_agree() {
+    let said = |ports: &str| {
+        let text = format!("{{metadata: {{name: user, namespace: shop}}, spec: {{ports: [{ports}]}}}}");
+        let service = serde_yaml::from_str::<weft_api::kubernetes::Service>(&text).unwrap();
+        contradictions(&service).join("; ")
+    };
+    let http = "{name: http, port: 80, targetPort: 8080}";
+    let grpc = |port: &str| format!("{http}, {{name: grpc, port: 81, {port}}}");
+    assert_eq!(
+        said(&grpc("targetPort: 8080")),
+        "shop/user: port 80 (http) and port 81 (grpc) lead to port 8080 of its pods"
+    );
+    for agrees in [
+        grpc("targetPort: 8081"),
+        grpc("targetPort: 8080, appProtocol: http"),
+        grpc("targetPort: 8080, protocol: UDP"),
+        grpc("targetPort: 8080, appProtocol: unheard.of/word"),
+        http.to_owned(),
+    ] {
+        assert_eq!(said(&agrees), "", "{agrees}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Services: the names that traffic is sent to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::{Created, Fact, ObjectName};
@@ -40,12 +41,21 @@ pub struct ServicePort {
 }
 
 /// The port of a workload that a Service's port leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetPort {
     /// By number.
     Number(u16),
     /// By the name of a container's port.
     Name(Name),
+}
+
+impl fmt::Display for TargetPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 impl Service {
@@ -62,6 +72,19 @@ impl Service {
     /// Whether every workload it selects is one that `other` selects too.
     pub fn refines(&self, other: &Self) -> bool {
         !other.selector.is_empty() && contains(&self.selector, &other.selector)
+    }
+
+    /// Ports that lead to the same port of a workload and say that it speaks differently, with the one that comes first.
+    /// A workload's port has one protocol: that of the first that declares one.
+    pub fn contradictions(&self) -> Vec<(&ServicePort, &ServicePort)> {
+        let mut first: BTreeMap<&TargetPort, &ServicePort> = BTreeMap::new();
+        let declared = self.ports.iter().filter(|port| port.protocol != Protocol::Detect);
+        declared
+            .filter_map(|port| {
+                let before = *first.entry(&port.target).or_insert(port);
+                (before.protocol != port.protocol).then_some((before, port))
+            })
+            .collect()
     }
 
     pub(super) fn facts(&self) -> BTreeSet<Fact> {
