@@ -412,3 +412,17 @@ fn only_one_namespace_is_looked_at() {
     });
     assert!(found(&report).is_empty(), "{}", table(&report));
 }
+
+#[test]
+fn services() {
+    only(
+        "(ports)",
+        "shop/user: port 80 (http) and port 81 (grpc) lead to port 8080",
+        |facts| {
+            facts.services = Ok(vec![service("shop", "http")]);
+        },
+    );
+    only("ports", "ask for the right to list services", |facts| {
+        facts.services = Err("forbidden".into());
+    });
+}
