@@ -105,8 +105,14 @@ fn the_control_plane_may_do_exactly_this() {
 #[test]
 fn whoever_may_sign_for_pods_may_do_just_that_in_addition() {
     let objects = objects(&["--set=identity.podCertificates=true"]);
-    let cluster = listed(CLUSTER).into_iter().chain(listed(POD_CERTIFICATES)).collect();
-    assert_eq!(granted(find(&objects, "ClusterRole", "weft-control-plane")), cluster);
+    let cluster = listed(CLUSTER)
+        .into_iter()
+        .chain(listed(POD_CERTIFICATES))
+        .collect();
+    assert_eq!(
+        granted(find(&objects, "ClusterRole", "weft-control-plane")),
+        cluster
+    );
     assert_eq!(
         granted(find(&objects, "Role", "weft-control-plane")),
         listed(NAMESPACE)
