@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use weft_proxy_core::exchange::{Action, Event, Exchange};
 use weft_proxy_core::outcome::{End, Outcome, Reason, RetryDenied, grpc_status};
 use weft_proxy_core::resource::Name;
@@ -184,9 +184,10 @@ pub fn completed(status: StatusCode, attempts: u32) -> Outcome {
 
 /// Who judges the end.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Judge {
     /// An exchange with a cluster.
-    Exchange(Box<Exchange<'static>>, Rc<Target>),
+    Exchange(Exchange<'static>, Rc<Target>),
     /// Nobody: the one attempt towards the application, or an answer of our own; this is its outcome if it completes.
     Plain(Outcome),
 }
@@ -235,12 +236,31 @@ fn judged(mut outcome: Outcome, event: Event, grpc: bool) -> Outcome {
     outcome
 }
 
+/// When a body must have ended. A timer is only made for one that is waited for: most are there with their head.
+#[derive(Debug)]
+enum Deadline {
+    At(Instant),
+    Timer(Pin<Box<Sleep>>),
+}
+
+impl Deadline {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::At(at) = *self {
+            *self = Self::Timer(Box::pin(sleep_until(at)));
+        }
+        match self {
+            Self::Timer(timer) => timer.as_mut().poll(cx),
+            Self::At(_) => Poll::Pending,
+        }
+    }
+}
+
 /// A response's body on its way to the client.
 #[derive(Debug)]
 pub struct Relayed {
     body: Body,
     open: Option<Open>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
     /// Bytes to come, where the head says so.
     left: Option<u64>,
 }
@@ -249,7 +269,7 @@ impl Relayed {
     /// `body`, whose end `open` tells, at the latest at `deadline`. `length` as the head declares it.
     pub fn new(body: Body, open: Open, deadline: Option<Now>, length: Option<u64>) -> Self {
         let worker = &open.finish.worker;
-        let deadline = deadline.map(|at| Box::pin(sleep_until(worker.local.instant(at))));
+        let deadline = deadline.map(|at| Deadline::At(worker.local.instant(at)));
         Self {
             body,
             open: Some(open),
@@ -273,6 +293,17 @@ impl Relayed {
         if let Some(open) = self.open.take() {
             open.end(event);
         }
+    }
+
+    /// Ready when time is up; what is left of the body is dropped then.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(deadline) => ready!(deadline.poll(cx)),
+            None => return Poll::Pending,
+        }
+        self.end(Event::Timer);
+        self.body = Body::Empty;
+        Poll::Ready(())
     }
 
     fn is_whole(&self) -> bool {
@@ -305,14 +336,13 @@ impl http_body::Body for Relayed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(deadline) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            this.end(Event::Timer);
-            this.body = Body::Empty;
+        if matches!(this.deadline, Some(Deadline::Timer(_))) && this.poll_late(cx).is_ready() {
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
-        match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            return this.poll_late(cx).map(|()| Some(Err(BodyError::Late)));
+        };
+        match frame {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(this.pass(frame)))),
             Some(Err(error)) => {
                 this.end(Event::ResponseReset);
@@ -358,7 +388,7 @@ pub fn answer(
     let grpc = finish.grpc();
     let (head, body) = reason.response(grpc, detail).into_parts();
     let judge = match judge {
-        Some((exchange, target)) => Judge::Exchange(Box::new(exchange.into_response()), target),
+        Some((exchange, target)) => Judge::Exchange(exchange.into_response(), target),
         None => Judge::Plain(Outcome {
             reason: Some(reason),
             status: Some(head.status),

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -58,6 +58,8 @@ struct Site {
     edge: Rc<Edge>,
     /// The identity that the peer proved; `None` in plaintext.
     identity: Option<Name>,
+    /// The same, as the application is told.
+    told: Option<HeaderValue>,
 }
 
 /// Serves a connection that was led here from where it was going, which is where the application is. One that was made
@@ -155,6 +157,7 @@ impl Site {
             protocol: policy.protocol,
             app: Arc::new(app),
             identity: None,
+            told: None,
         }
     }
 
@@ -187,6 +190,7 @@ async fn mesh(mut site: Site, stream: Stream, tracked: Tracked) {
         return;
     };
     site.identity = Some(id.as_str().into());
+    site.told = HeaderValue::try_from(id.as_str()).ok();
     let spoken = session.alpn_protocol().map(<[u8]>::to_vec);
     let expires = site.worker.local.at(own.leaf.not_after().min(peer.not_after));
     let expires = site.worker.local.instant(expires);

@@ -171,10 +171,8 @@ fn prepare(
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol.clone());
     }
-    if let Some(identity) = &site.identity
-        && let Ok(identity) = HeaderValue::try_from(&**identity)
-    {
-        head.headers.insert(CLIENT_ID, identity);
+    if let Some(identity) = &site.told {
+        head.headers.insert(CLIENT_ID, identity.clone());
     }
     let trace = trace::pass_on(&mut head.headers, &mut site.worker.local.rng.borrow_mut());
     finish.note(|noted| noted.trace = Some(trace.id()));

@@ -46,14 +46,14 @@ pub(super) async fn within<T>(
     deadline: Option<Now>,
     attempt: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut timer = deadline.map(|at| Box::pin(tokio::time::sleep_until(worker.local.instant(at))));
+    let mut timer = pin!(deadline.map(|at| tokio::time::sleep_until(worker.local.instant(at))));
     let mut attempt = pin!(attempt);
     poll_fn(|cx| {
         if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        match &mut timer {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| None),
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| None),
             None => Poll::Pending,
         }
     })
@@ -84,10 +84,14 @@ impl Forwarding<'_> {
         let headers = request.headers_mut();
         headers.clone_from(&self.sent.headers);
         if meshed {
-            headers.insert(ATTEMPT, HeaderValue::from(number));
+            if number > 1 {
+                headers.insert(ATTEMPT, HeaderValue::from(number));
+            }
             if self.undeclared_http2() {
                 headers.insert(VERSION, HeaderValue::from_static("2"));
             }
+        } else {
+            headers.remove(ATTEMPT);
         }
         if let Some(left) = exchange.grpc_timeout(self.worker.local.now()) {
             headers.insert(GRPC_TIMEOUT, left);
@@ -201,7 +205,7 @@ impl Forwarding<'_> {
             .edit_response(Some(self.route.backend), response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         response.extensions_mut().clear();
-        let judge = Judge::Exchange(Box::new(exchange.into_response()), Rc::clone(self.target));
+        let judge = Judge::Exchange(exchange.into_response(), Rc::clone(self.target));
         let held = match over {
             Over::Pooled(held) => Some(held),
             Over::Own(own) if switched => {

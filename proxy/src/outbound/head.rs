@@ -7,7 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use weft_proxy_core::deadline::{GRPC_TIMEOUT, parse_grpc_timeout};
 use weft_proxy_core::exchange::Terms;
-use weft_proxy_core::hygiene::{RequestFacts, strip_hop_by_hop, strip_private};
+use weft_proxy_core::hygiene::{ATTEMPT, RequestFacts, strip_hop_by_hop, strip_private};
 use weft_proxy_core::resource::{Balancer, Cluster, HashKey, Redirect, WeightedBackend};
 use weft_proxy_core::ring;
 use weft_proxy_core::route::{Asked, CompiledRule};
@@ -83,6 +83,7 @@ pub(super) fn prepare(
     let authority = authority(&head.uri, &head.headers, facts, route.rule);
     head.headers.remove(HOST);
     route.rule.edit_request(Some(route.backend), &mut head.headers);
+    head.headers.insert(ATTEMPT, HeaderValue::from_static("1")); // here, lest each attempt's copy has to grow
     let path = path(&head.uri, route.rule);
     head.uri = absolute(authority, path);
     (head, Upload::new(body))
