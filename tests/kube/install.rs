@@ -139,7 +139,12 @@ async fn without_an_injector_only_pods_of_the_mesh_wait() {
             "workloads.inject.weft.dev",
         ),
         // The injector has the words for these.
-        (&other, "meant-in", inject("on-please"), "workloads.inject.weft.dev"),
+        (
+            &other,
+            "meant-in",
+            inject("on-please"),
+            "workloads.inject.weft.dev",
+        ),
         (
             &other,
             "label-meant-in",
