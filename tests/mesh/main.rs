@@ -8,6 +8,7 @@ mod kills;
 mod manifests;
 mod neighbours;
 mod observe;
+mod policies;
 mod refused;
 mod resend;
 mod rights;

@@ -126,6 +126,30 @@ async fn floods_and_bad_frames_end_their_connection_only() {
 }
 
 #[tokio::test]
+async fn a_hundred_resets_are_borne_and_no_more() {
+    const BORNE: u32 = 100;
+    let target = Target::start().await;
+    let resets = |count: u32| {
+        let reset = |number| {
+            let stream = 2 * number + 1;
+            let end = frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+            [request(stream, "cart", "/reset"), end].concat()
+        };
+        let resets: Vec<u8> = (0..count).flat_map(reset).collect();
+        [frames::hello(), resets, request(2 * count + 1, "cart", "/good")].concat()
+    };
+    let borne = say(target.client.outbound, None, &resets(BORNE), "cart-0").await;
+    assert_eq!(frames::goaway(&borne), None);
+    let answer = String::from_utf8_lossy(&borne);
+    assert!(
+        answer.contains("cart-0"),
+        "what comes after them is answered: {answer}"
+    );
+    let ended = say(target.client.outbound, None, &resets(BORNE + 1), "").await;
+    assert_eq!(frames::goaway(&ended), Some(ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
 async fn heads_of_http2_that_break_a_rule_go_no_further() {
     let target = Target::start().await;
     let many: Vec<(String, String)> = (0..101).map(|n| (format!("x-{n}"), "1".to_owned())).collect();
