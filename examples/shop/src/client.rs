@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -32,6 +32,10 @@ const HTTP_PORT: u16 = 80;
 
 /// How many idle connections are kept per address.
 const MAX_IDLE: usize = 64;
+
+/// How long a connection may have been idle to be used again. Less than the second that an application which stops has
+/// for telling its clients: one that it closes then has been idle for longer, and nothing is sent on it meanwhile.
+const MAX_IDLE_TIME: Duration = Duration::from_millis(500);
 
 /// Where requests are sent.
 #[derive(Clone, Debug)]
@@ -128,7 +132,8 @@ type Sender = SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub struct Client {
     outbound: Outbound,
-    idle: Mutex<HashMap<String, Vec<Sender>>>,
+    /// With when each was last used.
+    idle: Mutex<HashMap<String, Vec<(Sender, Instant)>>>,
 }
 
 impl Client {
@@ -180,7 +185,11 @@ impl Client {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let senders = idle.get_mut(address)?;
-        std::iter::from_fn(|| senders.pop()).find(|sender| !sender.is_closed())
+        let usable = |(sender, used): (Sender, Instant)| {
+            let fresh = used.elapsed() < MAX_IDLE_TIME && !sender.is_closed();
+            fresh.then_some(sender)
+        };
+        std::iter::from_fn(|| senders.pop()).find_map(usable)
     }
 
     fn give_back(&self, address: &str, sender: Sender) {
@@ -190,7 +199,7 @@ impl Client {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let senders = idle.entry(address.to_owned()).or_default();
         if senders.len() < MAX_IDLE && !sender.is_closed() {
-            senders.push(sender);
+            senders.push((sender, Instant::now()));
         }
     }
 }

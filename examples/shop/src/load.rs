@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Call, CallError, Client, Outbound};
+use crate::client::{Call, Client, Outbound};
 use crate::context::Context;
 use crate::inventory::INITIAL_STOCK;
 use crate::product::CATALOGUE;
@@ -62,17 +62,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, result: Result<u16, CallError>) {
+    /// Counts an answer by its status; `None`: there was none.
+    fn count(&mut self, status: Option<u16>) {
         self.sent += 1;
-        match result {
-            Ok(status) => {
+        match status {
+            Some(status) => {
                 *self.statuses.entry(status).or_default() += 1;
                 self.failed += u64::from(status >= 500);
             }
-            Err(error) => {
-                tracing::warn!(%error, "a request has no answer");
-                self.failed += 1;
-            }
+            None => self.failed += 1,
         }
     }
 }
@@ -107,7 +105,7 @@ pub async fn run(name: &str, outbound: Outbound, rate: u32, stop: CancellationTo
     tally
 }
 
-async fn send(client: Arc<Client>, id: String, number: usize) -> Result<u16, CallError> {
+async fn send(client: Arc<Client>, id: String, number: usize) -> Option<u16> {
     let context = Context::new(id);
     let (method, authority, path, body) = request(number);
     let call = Call {
@@ -117,7 +115,18 @@ async fn send(client: Arc<Client>, id: String, number: usize) -> Result<u16, Cal
         body,
         context: &context,
     };
-    Ok(client.call(call).await?.status.as_u16())
+    let answer = match client.call(call).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::warn!(id = context.id, authority, path, %error, "a request has no answer");
+            return None;
+        }
+    };
+    if answer.status.is_server_error() {
+        let said = String::from_utf8_lossy(&answer.body);
+        tracing::warn!(id = context.id, authority, path, status = %answer.status, %said, "a request failed");
+    }
+    Some(answer.status.as_u16())
 }
 
 fn request(number: usize) -> (Method, &'static str, String, Option<Value>) {

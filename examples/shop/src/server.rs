@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -16,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::application::Application;
@@ -25,6 +27,10 @@ use crate::message::{Asked, Reply};
 
 /// How large a request's body may be, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a client has, when the application stops, to ask once more on a connection and be told by the answer that
+/// it was the last: a connection that is closed while it is idle may be closed as something is sent on it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Tells which replica answered.
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
@@ -62,11 +68,15 @@ impl Server {
 
     async fn connection(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
         let _ = stream.set_nodelay(true);
-        let service = service_fn(|request| self.respond(request));
+        let service = service_fn(|request| self.respond(request, &stop));
         let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let leaving = async {
+            stop.cancelled().await;
+            sleep(FAREWELL).await;
+        };
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = stop.cancelled() => {
+            () = leaving => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -76,7 +86,11 @@ impl Server {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        stop: &CancellationToken,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
         let reply = match read(request).await {
             Ok(asked) => self.answer(&asked).await,
             Err(reply) => reply,
@@ -89,6 +103,9 @@ impl Server {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
+        }
+        if stop.is_cancelled() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
