@@ -268,7 +268,15 @@ async fn control(
         drain,
     };
     tasks.spawn(admin::answer(sources, calls));
-    let code = live(&config, &health, &workers, signals, drain_asked, &mut ended).await;
+    let code = live(
+        &config,
+        &health,
+        &workers,
+        (signals, drain_asked),
+        &mut ended,
+        tasks,
+    )
+    .await;
     end(withdrawn, &mut ended).await;
     Ok(code)
 }
@@ -278,9 +286,9 @@ async fn live(
     config: &Config,
     health: &Health,
     workers: &Workers,
-    mut signals: Signals,
-    mut drain_asked: mpsc::Receiver<()>,
+    (mut signals, mut drain_asked): (Signals, mpsc::Receiver<()>),
     ended: &mut mpsc::Receiver<()>,
+    mut tasks: JoinSet<()>,
 ) -> ExitCode {
     let mut life = Lifecycle::new(config.drain_time);
     let mut tick = interval(DRAIN_TICK);
@@ -299,6 +307,12 @@ async fn live(
             }
             Some(()) = ended.recv() => {
                 tracing::error!("a worker has ended; so does the process, to be started anew");
+                code = ExitCode::FAILURE;
+                life.asked_to_end(workers.now())
+            }
+            // Without configuration, certificates or a way to ask how it does, it would only seem well.
+            Some(_) = tasks.join_next() => {
+                tracing::error!("a part of the control thread has ended; so does the process, to be started anew");
                 code = ExitCode::FAILURE;
                 life.asked_to_end(workers.now())
             }

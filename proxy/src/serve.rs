@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::memory::Pressure;
 use crate::published::Published;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{counting_panics, destination_label};
+use crate::telemetry::metrics::{destination_label, outliving_panics};
 use crate::telemetry::report;
 use crate::worker::Worker;
 use crate::{inbound, listener, outbound, socket};
@@ -112,7 +112,7 @@ fn listen(worker: &Rc<Worker>, listeners: WorkerListeners) -> std::io::Result<Jo
                     return socket::reset_on_close(&tcp);
                 }
                 let (worker, port) = (Rc::clone(&worker), port.clone());
-                spawn_local(counting_panics(async move {
+                spawn_local(outliving_panics(async move {
                     let _place = place;
                     port.serve(worker, tcp, peer).await;
                 }));

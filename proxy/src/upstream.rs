@@ -29,7 +29,7 @@ use crate::http::upload::Sending;
 use crate::http::{Body, UploadBody, h1, h2};
 use crate::local::Local;
 use crate::stream::Stream;
-use crate::telemetry::metrics::counting_panics;
+use crate::telemetry::metrics::outliving_panics;
 
 mod unsent;
 
@@ -309,7 +309,7 @@ impl Pool {
             done: Cell::new(false),
         };
         let local = Rc::clone(local);
-        spawn_local(counting_panics(async move { opening.run(&local, place).await }));
+        spawn_local(outliving_panics(async move { opening.run(&local, place).await }));
     }
 
     fn upkeep(self: &Rc<Self>, local: &Rc<Local>, now: Now) {

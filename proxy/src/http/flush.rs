@@ -133,7 +133,7 @@ impl<S> Shared<S> {
         if self.written > KEPT {
             self.small_flushes = 0;
         } else {
-            self.small_flushes += 1;
+            self.small_flushes = self.small_flushes.saturating_add(1);
         }
         self.written = 0;
         self.leaving.clear();
@@ -369,9 +369,8 @@ mod tests {
                 for _ in 0..10 {
                     let stream = Rc::clone(&stream);
                     spawn_local(async move {
-                        let write = std::future::poll_fn(|cx| {
-                            Pin::new(&mut *stream.borrow_mut()).poll_write(cx, &[0; 100])
-                        });
+                        let write =
+                            poll_fn(|cx| Pin::new(&mut *stream.borrow_mut()).poll_write(cx, &[0; 100]));
                         write.await.unwrap();
                     });
                 }

@@ -171,7 +171,7 @@ fn accept<H, F, B>(
         return;
     }
     let (handle, busy) = (Rc::clone(handle), tracked.begin());
-    spawn_local(metrics::counting_panics(async move {
+    spawn_local(metrics::outliving_panics(async move {
         let _share = share;
         // Made where it runs: to move an unstarted future costs as much as it may grow to.
         let response = {

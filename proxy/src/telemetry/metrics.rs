@@ -105,14 +105,9 @@ pub fn count_own_answer(reason: Reason, direction: Direction) {
     answers[reason as usize][direction as usize].increment(1);
 }
 
-/// Runs a task; a panic ends this task alone, and is counted.
-pub fn counting_panics<F: Future<Output = ()>>(task: F) -> impl Future<Output = ()> {
-    AssertUnwindSafe(task).catch_unwind().map(|ended| {
-        if ended.is_err() {
-            counter!("weft_panics_total").increment(1);
-            tracing::error!("a task panicked; its connection ends, all others go on");
-        }
-    })
+/// Runs a task; a panic, which the process's hook counts and logs, ends this task alone.
+pub fn outliving_panics<F: Future<Output = ()>>(task: F) -> impl Future<Output = ()> {
+    AssertUnwindSafe(task).catch_unwind().map(|_| ())
 }
 
 /// One combination of labels of requests.
@@ -272,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_stays_in_its_task() {
-        counting_panics(async { panic!("as it should") }).await;
+        outliving_panics(async { panic!("as it should") }).await;
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! No socket and no clock here: the client hands in what arrived and sends what [`State::next_request`] says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ impl State {
     pub fn restore(&mut self, saved: Vec<Saved>) {
         let (mut resources, mut versions) = (Vec::new(), Vec::new());
         for Saved { name, version, body } in saved {
-            let Ok(resource) = super::decode::decode(&name, &body) else {
+            let Ok(resource) = decode(&name, &body) else {
                 continue;
             };
             let key = (resource.kind(), Name::from(name));
@@ -171,7 +172,7 @@ impl State {
         for resource in message.resources {
             let name = Name::from(resource.name);
             let body = resource.resource.unwrap_or_default();
-            let decoded = decode(kind, &name, &body);
+            let decoded = decode_as(kind, &name, &body);
             self.note_rejection(kind, &name, decoded.as_ref().err());
             resources.push((name.clone(), resource.version.clone(), decoded));
             raw.insert(name, (resource.version, body));
@@ -312,8 +313,15 @@ impl State {
     }
 }
 
-fn decode(kind: Kind, name: &Name, body: &Any) -> Result<Resource, String> {
-    let resource = super::decode::decode(name, body).map_err(|error| error.to_string())?;
+/// A resource that makes the decoder panic is refused like any other that can't be read, and ends nothing else.
+fn decode(name: &str, body: &Any) -> Result<Resource, String> {
+    panic::catch_unwind(|| super::decode::decode(name, body))
+        .map_err(|_| "this proxy has a defect and can't read it; its log says where".to_owned())?
+        .map_err(|error| error.to_string())
+}
+
+fn decode_as(kind: Kind, name: &Name, body: &Any) -> Result<Resource, String> {
+    let resource = decode(name, body)?;
     if resource.kind() == kind {
         return Ok(resource);
     }

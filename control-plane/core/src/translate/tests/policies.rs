@@ -149,7 +149,7 @@ fn hints_count_when_every_endpoint_has_one() {
         let mut catalog = catalog(&format!("{WEB}{slice}"));
         let name = "web.shop.svc.cluster.local:80";
         let prefers = cluster(&mut catalog, name).prefer_zone;
-        let found = super::endpoints(&mut catalog, name);
+        let found = endpoints(&mut catalog, name);
         let zones: Vec<_> = found.iter().map(|endpoint| endpoint.zone.to_string()).collect();
         (prefers, zones.join(" "))
     };
