@@ -10,7 +10,7 @@ use weft_tests::node::{self, GLANCE, TEST_IMAGE, apply, kubectl, ready};
 const WIDTH: usize = 2;
 
 /// How long certificates live here: the shortest that is allowed, so that they are renewed all the time.
-pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(60);
+pub(crate) const LEAF_LIFE: Duration = Duration::from_mins(1);
 
 /// The cluster with a mesh in it; installed once.
 pub(crate) async fn mesh() -> &'static Kubernetes {

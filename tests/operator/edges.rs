@@ -72,11 +72,11 @@ pub(crate) async fn are_all_mtls(cluster: &Kubernetes) {
 }
 
 /// Whether a caller has reached a called service over mutual TLS.
-fn has(traffic: &[Sample], (caller, called): &(&str, &str)) -> bool {
+fn has(traffic: &[Sample], (from, to): &(&str, &str)) -> bool {
     traffic.iter().any(|sample| {
         sample.label("tls") == "mtls"
-            && sample.pod.starts_with(caller)
-            && sample.label("destination").starts_with(called)
+            && sample.pod.starts_with(from)
+            && sample.label("destination").starts_with(to)
     })
 }
 

@@ -176,7 +176,7 @@ async fn answer(
     let body = if grpc {
         let trailers = HeaderMap::from_iter([(
             http::HeaderName::from_static("grpc-status"),
-            http::HeaderValue::from_static("0"),
+            HeaderValue::from_static("0"),
         )]);
         let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 0]));
         message.with_trailers(async move { Some(Ok(trailers)) }).boxed()
@@ -185,10 +185,10 @@ async fn answer(
     };
     let mut response = Response::new(body);
     if grpc {
-        let kind = http::HeaderValue::from_static("application/grpc");
+        let kind = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     }
-    *response.status_mut() = http::StatusCode::from_u16(status).expect("tests ask for real statuses");
+    *response.status_mut() = StatusCode::from_u16(status).expect("tests ask for real statuses");
     Ok(response)
 }
 
@@ -202,7 +202,7 @@ fn note<T>(journal: &Mutex<Vec<Seen>>, request: &Request<T>, body_bytes: usize) 
 }
 
 /// Grants an upgrade to `protocol`, and echoes from then on.
-fn switch(request: Request<Incoming>, protocol: http::HeaderValue) -> Response<BoxBody<Bytes, Infallible>> {
+fn switch(request: Request<Incoming>, protocol: HeaderValue) -> Response<BoxBody<Bytes, Infallible>> {
     tokio::spawn(async move {
         // A client that went away meanwhile has noticed by itself.
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
@@ -212,12 +212,9 @@ fn switch(request: Request<Incoming>, protocol: http::HeaderValue) -> Response<B
         let _ = echo(&mut read, &mut write).await;
     });
     let mut response = Response::new(Full::default().boxed());
-    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    headers.insert(
-        http::header::CONNECTION,
-        http::HeaderValue::from_static("upgrade"),
-    );
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(http::header::UPGRADE, protocol);
     response
 }
