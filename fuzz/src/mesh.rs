@@ -41,9 +41,8 @@ pub(crate) fn xds_decode(data: &[u8]) {
         type_url: TYPES[usize::from(*kind) % TYPES.len()].to_owned(),
         value: value.to_vec(),
     };
-    let name = match decode("\0", &any) {
-        Err(DecodeError::NameMismatch { own, .. }) => own,
-        _ => return,
+    let Err(DecodeError::NameMismatch { own: name, .. }) = decode("\0", &any) else {
+        return;
     };
     let Ok(resource) = decode(&name, &any) else { return };
     let mut store = Store::default();
@@ -92,17 +91,17 @@ pub(crate) fn discovery_request(data: &[u8]) {
     if let Ok(message) = DeltaDiscoveryRequest::decode(data)
         && let Ok(asked) = wire::delta_request(message)
     {
-        serve(Variant::Delta, asked.request);
+        serve(Variant::Delta, &asked.request);
     }
     if let Ok(message) = DiscoveryRequest::decode(data)
         && let Ok(asked) = wire::full_request(message)
     {
-        serve(Variant::StateOfTheWorld, asked.request);
+        serve(Variant::StateOfTheWorld, &asked.request);
     }
 }
 
 /// Asked the same twice, with everything absent in between.
-fn serve(variant: Variant, request: Request) {
+fn serve(variant: Variant, request: &Request) {
     for wildcard_allowed in [false, true] {
         let mut session = Session::new(variant, wildcard_allowed);
         for _ in 0..2 {

@@ -60,7 +60,9 @@ fn mutated(name: &str) {
     let mut seeds = (target.seeds)();
     assert!(!seeds.is_empty(), "nothing to begin with");
     seeds.extend(fallen(name));
-    seeds.iter().for_each(|seed| (target.run)(seed));
+    for seed in &seeds {
+        (target.run)(seed);
+    }
     let mut random = Rng::with_seed(1);
     let started = Instant::now();
     for number in 0..INPUTS {
