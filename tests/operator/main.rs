@@ -5,6 +5,7 @@
 //! Install and uninstall are the cluster's, so every test waits for its [`turn`] and leaves the cluster as it found it.
 
 mod edges;
+mod faults;
 mod left_behind;
 mod shop;
 mod shop_test;

@@ -93,6 +93,8 @@ pub(crate) struct Facts {
     pub(crate) rights: Answer<Vec<Right>>,
     pub(crate) deployment: Answer<Option<Deployment>>,
     pub(crate) planes: Answer<Vec<Pod>>,
+    /// Ready endpoints of its Service, of both families together.
+    pub(crate) endpoints: Answer<usize>,
     pub(crate) webhooks: Answer<Option<MutatingWebhookConfiguration>>,
     pub(crate) rehearsal: Option<Rehearsal>,
     pub(crate) lease: Answer<Option<Lease>>,

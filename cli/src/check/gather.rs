@@ -14,6 +14,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -130,6 +131,7 @@ fn empty(now: Timestamp, namespace: Option<&str>) -> Facts {
         rights: Err(unasked()),
         deployment: Err(unasked()),
         planes: Err(unasked()),
+        endpoints: Err(unasked()),
         webhooks: Err(unasked()),
         rehearsal: None,
         lease: Err(unasked()),
@@ -149,10 +151,27 @@ async fn installation(client: &Client, facts: &mut Facts) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM);
     facts.deployment = answer(deployments.get_opt(CONTROL_PLANE)).await;
     facts.planes = cluster::control_planes(client).await;
+    facts.endpoints = endpoints(client).await;
     facts.webhooks = answer(webhooks.get_opt("weft-injector")).await;
     facts.lease = answer(leases.get_opt(CONTROL_PLANE)).await;
     let named = ListParams::default().fields(&format!("metadata.name={TRUST_BUNDLE}"));
     facts.bundles = list(&Api::<ConfigMap>::all(client.clone()), &named).await;
+}
+
+/// How many ready endpoints the control plane's Service has.
+async fn endpoints(client: &Client) -> Answer<usize> {
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), SYSTEM);
+    let of = ListParams::default().labels(&format!("kubernetes.io/service-name={CONTROL_PLANE}"));
+    let slices = list(&slices, &of).await?;
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let ready = |endpoint: &&Endpoint| {
+        endpoint
+            .conditions
+            .as_ref()
+            .and_then(|conditions| conditions.ready)
+            != Some(false)
+    };
+    Ok(endpoints.filter(ready).count())
 }
 
 async fn workloads(client: &Client, facts: &mut Facts) {

@@ -1,5 +1,7 @@
 //! The control plane: its pods, who leads, its webhooks, and the certificates that everything rests on.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use x509_parser::pem::Pem;
@@ -15,7 +17,8 @@ const ROOT_LIFE_MIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 const WEBHOOKS: [&str; 2] = ["namespaces.inject.weft.dev", "workloads.inject.weft.dev"];
 
 const INSTALL: &str = "helm install weft charts/weft -n weft-system --create-namespace --wait";
-const UPGRADE: &str = "helm upgrade weft charts/weft -n weft-system restores it";
+const UPGRADE: &str =
+    "helm upgrade weft charts/weft -n weft-system restores it (helm 4: with --force-conflicts)";
 
 /// Whether it is there, ready, answers, and one of its replicas leads.
 pub(super) fn control_plane(facts: &Facts, lines: &mut Vec<Line>) {
@@ -44,6 +47,7 @@ pub(super) fn control_plane(facts: &Facts, lines: &mut Vec<Line>) {
         Ok(pods) => ready(facts, pods, &mut lines),
     }
     if facts.is_serving() {
+        service(facts, &mut lines);
         answers(facts, &mut lines);
         leader(facts, &mut lines);
     }
@@ -118,6 +122,23 @@ pub(super) fn why_not(pod: &Pod) -> String {
 pub(super) fn init_status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
     let mut containers = pod.status.as_ref()?.init_container_statuses.iter().flatten();
     containers.find(|container| container.name == name)
+}
+
+/// Whether sidecars and the API server find the way to it: connections that are open hide it when they don't.
+fn service(facts: &Facts, lines: &mut Lines<'_>) {
+    match &facts.endpoints {
+        Ok(0) => lines.fail(
+            "service",
+            format!("the Service {CONTROL_PLANE} leads to none of its pods: no sidecar connects, and no pod is injected"),
+            format!("kubectl get service,endpointslices -n {SYSTEM}; {UPGRADE}"),
+        ),
+        Ok(_) => lines.ok("service", format!("the Service {CONTROL_PLANE} leads to its pods")),
+        Err(why) => lines.fail(
+            "service",
+            format!("the endpoints of the Service {CONTROL_PLANE} can't be read: {why}"),
+            format!("ask for the right to list endpointslices in {SYSTEM}"),
+        ),
+    }
 }
 
 fn answers(facts: &Facts, lines: &mut Lines<'_>) {
@@ -214,6 +235,11 @@ pub(super) fn injection(facts: &Facts, lines: &mut Vec<Line>) {
             Some(Some(end)) if end < facts.now => {
                 wrong.push(format!("{name}: its CA certificate ended {end}"));
             }
+            Some(Some(_)) if ca.is_some_and(|ca| is_foreign(facts, ca)) => {
+                wrong.push(format!(
+                    "{name}: its CA certificate is none of the mesh's roots (caBundle)"
+                ));
+            }
             Some(Some(_)) => {}
         }
     }
@@ -228,7 +254,7 @@ pub(super) fn injection(facts: &Facts, lines: &mut Vec<Line>) {
         "MutatingWebhookConfiguration weft-injector is not as it should be",
         format!("{UPGRADE}; the control plane puts the CA certificate in: its log says why it can't"),
     );
-    if well && facts.is_serving() {
+    if well && facts.is_serving() && !matches!(facts.endpoints, Ok(0)) {
         rehearsal(facts, &mut lines);
     }
 }
@@ -258,6 +284,21 @@ fn rehearsal(facts: &Facts, lines: &mut Lines<'_>) {
             "ask for the right to create pods, or look at a new pod",
         ),
     }
+}
+
+/// Whether none of the certificates that the webhooks are trusted by is a root of the mesh, as far as those are known.
+fn is_foreign(facts: &Facts, ca: &[u8]) -> bool {
+    let bundles = facts.bundles.iter().flatten();
+    let roots = bundles.filter_map(|bundle| bundle.data.as_ref()?.get("ca.crt"));
+    let roots: BTreeSet<Vec<u8>> = roots.flat_map(|pem| ders(pem.as_bytes())).collect();
+    !roots.is_empty() && !ders(ca).iter().any(|certificate| roots.contains(certificate))
+}
+
+/// Certificates (PEM) as DER.
+fn ders(pem: &[u8]) -> Vec<Vec<u8>> {
+    Pem::iter_from_buffer(pem)
+        .filter_map(|pem| Some(pem.ok()?.contents))
+        .collect()
 }
 
 /// The roots: each meshed namespace has them, and none ends soon.

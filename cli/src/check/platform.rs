@@ -119,7 +119,8 @@ pub(super) fn crds(facts: &Facts, lines: &mut Vec<Line>) {
         wrong,
         "TrafficPolicy and MeshTLSPolicy are there: v1alpha1",
         "our CRDs are not as they should be",
-        "helm upgrade weft charts/weft -n weft-system --set crds.enabled=true, or install charts/weft-crds",
+        "helm upgrade weft charts/weft -n weft-system --set crds.enabled=true (helm 4: with --force-conflicts), or \
+         install charts/weft-crds",
     );
 }
 
@@ -143,7 +144,8 @@ pub(super) fn control_plane_rights(facts: &Facts, lines: &mut Vec<Line>) {
             "control-plane-rights",
             "the control plane may do what it has to",
             "the account weft-system/weft-control-plane may not do what it has to",
-            "helm upgrade weft charts/weft -n weft-system restores its ClusterRole and bindings",
+            "helm upgrade weft charts/weft -n weft-system (helm 4: with --force-conflicts) restores its ClusterRole and \
+             bindings",
             lines,
         );
     }

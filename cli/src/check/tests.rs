@@ -1,6 +1,7 @@
 //! Broken installations, one fault each: exactly that fault is named, and with a remedy.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::jiff::Timestamp;
@@ -21,8 +22,11 @@ fn root(year: i32) -> String {
     params.self_signed(&key).unwrap().pem()
 }
 
-/// The year that a root ends with.
-const LATE: i32 = 2126;
+/// The mesh's root, which outlives all this.
+fn mesh_root() -> &'static str {
+    static ROOT: OnceLock<String> = OnceLock::new();
+    ROOT.get_or_init(|| root(2126))
+}
 
 /// One that is over.
 const OVER: i32 = 2020;
@@ -155,13 +159,14 @@ fn healthy() -> Facts {
             json!({ "metadata": {}, "spec": { "replicas": 1, "selector": {}, "template": {} } }),
         ))),
         planes: Ok(vec![plane(true)]),
-        webhooks: Ok(Some(read(webhooks(&root(LATE))))),
+        endpoints: Ok(2),
+        webhooks: Ok(Some(read(webhooks(mesh_root())))),
         rehearsal: Some(Rehearsal::Admitted(vec!["weft-init".into(), "weft-proxy".into()])),
         lease: Ok(Some(read(
             json!({ "metadata": {}, "spec": { "holderIdentity": "weft-control-plane-1",
             "leaseDurationSeconds": 15, "renewTime": "2026-11-21T11:59:55.000000Z" } }),
         ))),
-        bundles: Ok(vec![bundle("shop", &root(LATE))]),
+        bundles: Ok(vec![bundle("shop", mesh_root())]),
         namespaces: Ok(vec![
             namespace("shop", &json!({ "weft.dev/inject": "enabled" }), &json!({})),
             namespace("other", &json!({}), &json!({})),
@@ -247,6 +252,10 @@ fn the_control_plane() {
         facts.replicas.clear();
         facts.rehearsal = Some(Rehearsal::Refused("failed calling webhook".into()));
     });
+    only("service", "leads to none of its pods", |facts| {
+        facts.endpoints = Ok(0);
+        facts.rehearsal = Some(Rehearsal::Refused("failed calling webhook".into()));
+    });
     only("leader", "the Lease has run out", |facts| {
         facts.now = time("2026-11-21T12:01:00Z");
     });
@@ -265,6 +274,9 @@ fn injection() {
     only("webhooks", "its CA certificate ended", |facts| {
         facts.webhooks = Ok(Some(read(webhooks(&root(OVER)))));
     });
+    only("webhooks", "none of the mesh's roots", |facts| {
+        facts.webhooks = Ok(Some(read(webhooks(&root(2126)))));
+    });
     only("rehearsal", "doesn't reach the webhook", |facts| {
         facts.rehearsal = Some(Rehearsal::Refused(
             "Internal error: failed calling webhook \"x\": timeout".into(),
@@ -278,10 +290,10 @@ fn injection() {
 #[test]
 fn certificates() {
     only("root", "a root has ended", |facts| {
-        facts.bundles = Ok(vec![bundle("shop", &root(OVER))]);
+        facts.bundles = Ok(vec![bundle("shop", &(root(OVER) + mesh_root()))]);
     });
     only("root", "ends in 10 days", |facts| {
-        facts.bundles = Ok(vec![bundle("shop", &root(OVER))]);
+        facts.bundles = Ok(vec![bundle("shop", &(root(OVER) + mesh_root()))]);
         facts.now = time("2019-12-22T00:00:00Z");
     });
     only("trust-bundles", "- shop", |facts| facts.bundles = Ok(Vec::new()));
