@@ -204,6 +204,8 @@ impl Kubernetes {
         let mut child = tokio::process::Command::new(self.program(name))
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.cache.path())
+            .env("PATH", self.tools.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
