@@ -149,9 +149,9 @@ async fn without_attest(mesh: &Installed) -> ClusterRole {
     let roles: Api<ClusterRole> = Api::all(mesh.client.clone());
     let whole = roles.get(NAME).await.expect("the role");
     let mut without = whole.clone();
-    let rules = without.rules.as_mut().expect("rules");
-    rules.retain(|rule| rule.resources.as_deref() != Some(&[SIGNERS.to_owned()][..]));
-    assert_eq!(rules.len() + 1, whole.rules.as_ref().map_or(0, Vec::len));
+    let fewer = without.rules.as_mut().expect("rules");
+    fewer.retain(|rule| rule.resources.as_deref() != Some(&[SIGNERS.to_owned()][..]));
+    assert_eq!(fewer.len() + 1, whole.rules.as_ref().map_or(0, Vec::len));
     roles
         .replace(NAME, &PostParams::default(), &without)
         .await

@@ -75,7 +75,7 @@ impl Pair {
 /// A metric that is asked for, with the values of labels that are.
 type Selector = (String, BTreeMap<String, String>);
 
-/// The selectors of our metrics in PromQL.
+/// The selectors of our metrics in a query.
 fn selectors(text: &str) -> BTreeSet<Selector> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("weft_") {
@@ -226,9 +226,9 @@ async fn each_exchange_leaves_one_record() {
         inbound.iter().all(|record| record["identity"] == caller),
         "{inbound:#?}"
     );
-    let traces: BTreeSet<_> = inbound.iter().map(|record| record["trace"].to_string()).collect();
+    let ids: BTreeSet<_> = inbound.iter().map(|record| record["trace"].to_string()).collect();
     assert_eq!(
-        traces.len(),
+        ids.len(),
         3,
         "a trace is begun where there was none: {inbound:#?}"
     );
