@@ -9,22 +9,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_tests::kube::Kubernetes;
 
-/// What happens to connections.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    /// They pass.
-    Open,
-    /// They are taken, and wait.
-    Held,
-    /// They are cut at once.
-    Closed,
-}
-
 /// Passes connections on to an API server, until it is dropped.
 pub(crate) struct Line {
     pub(crate) address: SocketAddr,
-    /// Every change cuts what is open.
-    state: watch::Sender<State>,
+    /// Each cuts what is open.
+    cuts: watch::Sender<()>,
     passing: JoinHandle<()>,
 }
 
@@ -45,7 +34,7 @@ impl Line {
             .to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (state, changes) = watch::channel(State::Open);
+        let (cuts, changes) = watch::channel(());
         let passing = tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
                 tokio::spawn(pass(from, server.clone(), changes.clone()));
@@ -53,37 +42,20 @@ impl Line {
         });
         Self {
             address,
-            state,
+            cuts,
             passing,
         }
     }
 
     /// Cuts every connection; new ones pass.
     pub(crate) fn cut(&self) {
-        self.state.send_replace(State::Open);
-    }
-
-    /// Cuts every connection; new ones are taken, and wait until it is mended.
-    pub(crate) fn hold(&self) {
-        self.state.send_replace(State::Held);
-    }
-
-    /// Cuts every connection, and new ones, until it is mended.
-    pub(crate) fn close(&self) {
-        self.state.send_replace(State::Closed);
-    }
-
-    /// Lets connections pass again.
-    pub(crate) fn mend(&self) {
-        self.state.send_replace(State::Open);
+        self.cuts.send_replace(());
     }
 }
 
-async fn pass(mut from: TcpStream, server: String, mut state: watch::Receiver<State>) {
-    let waited = state.wait_for(|state| *state != State::Held).await;
-    if !waited.is_ok_and(|state| *state == State::Open) {
-        return;
-    }
+async fn pass(mut from: TcpStream, server: String, mut cuts: watch::Receiver<()>) {
+    // What was cut before is none of this connection's business.
+    cuts.mark_unchanged();
     let passed = async {
         let mut to = TcpStream::connect(server).await?;
         copy_bidirectional(&mut from, &mut to).await
@@ -91,6 +63,6 @@ async fn pass(mut from: TcpStream, server: String, mut state: watch::Receiver<St
     tokio::select! {
         // Whoever closed first closes both.
         _ = passed => {}
-        _ = state.changed() => {}
+        _ = cuts.changed() => {}
     }
 }
