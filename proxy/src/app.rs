@@ -268,15 +268,8 @@ async fn control(
         drain,
     };
     tasks.spawn(admin::answer(sources, calls));
-    let code = live(
-        &config,
-        &health,
-        &workers,
-        (signals, drain_asked),
-        &mut ended,
-        tasks,
-    )
-    .await;
+    let asked = (signals, drain_asked);
+    let code = live(&config, &health, &workers, asked, &mut ended, tasks).await;
     end(withdrawn, &mut ended).await;
     Ok(code)
 }
