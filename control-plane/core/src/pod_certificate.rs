@@ -3,7 +3,7 @@
 //!
 //! A kubelet's words have been checked by the API server: its node, the pod, the account, and that it has the key. Who
 //! else may make such requests is not checked there, so [`screen`] holds each against the pod that it names. Then it is
-//! admitted and decided like every other request ([`crate::issue`]), within the [`bounds`] that the API server sets.
+//! admitted and decided like every other request ([`crate::issue`]), within the [`Bounds`] that the API server sets.
 
 use std::time::Duration;
 
