@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 use weft_control_plane::certificates::{Certificates, Issuing};
 use weft_control_plane::kubernetes::review::{ReviewError, Reviewer};
+use weft_control_plane::peer::Peer;
 use weft_control_plane::tokens::TokenChecker;
 use weft_control_plane_core::issue::{BURST, RATE};
 use weft_control_plane_core::review::Refusal;
@@ -239,6 +240,7 @@ async fn an_api_server_that_is_gone_makes_no_token_bad() {
 struct Desk {
     certificates: Certificates,
     token: String,
+    peer: Peer,
 }
 
 impl Desk {
@@ -250,6 +252,10 @@ impl Desk {
                 .await
                 .expect("a token"),
             certificates: Certificates::new(issuing, Arc::new(TokenChecker::Cluster(reviewer))),
+            peer: Peer {
+                address: ([192, 0, 2, 1], 40_000).into(),
+                identity: None,
+            },
         }
     }
 
@@ -259,6 +265,7 @@ impl Desk {
             .parse()
             .expect("a token is ASCII");
         request.metadata_mut().insert("authorization", value);
+        request.extensions_mut().insert(self.peer.clone());
         Ok(self.certificates.sign(request).await?.into_inner())
     }
 }
@@ -297,11 +304,13 @@ async fn ten_thousand_requests_in_a_burst_cost_their_sender_only() {
     let modest = Desk::open(&place, "modest", reviewer, issuing).await;
     let csr = csr();
     let begun = std::time::Instant::now();
+    // The API server has answered for the token once, so that none of the burst waits for it.
+    greedy.sign(csr.clone()).await.expect("the first of all");
     let burst = futures_util::future::join_all((0..REQUESTS).map(|_| greedy.sign(csr.clone())));
     let (answers, other) = tokio::join!(burst, modest.sign(csr.clone()));
     let elapsed = begun.elapsed();
     other.expect("another account is served meanwhile");
-    let granted = answers.iter().filter(|answer| answer.is_ok()).count();
+    let granted = 1 + answers.iter().filter(|answer| answer.is_ok()).count();
     let allowed = u64::from(BURST) + u64::from(RATE) * (elapsed.as_secs() + 1);
     assert!(
         granted as u64 >= u64::from(BURST) && granted as u64 <= allowed,
