@@ -20,6 +20,9 @@ use layout::{Layout, Settings};
 /// User and group of every process in the image; the capture's rules let this user's connections pass.
 const USER: u32 = 2102;
 
+/// User and group of the sample system, which must be another: capture lets the sidecar's connections pass by their user.
+const SHOP_USER: u32 = 10_001;
+
 /// Most bytes of a name and of a tag.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -89,14 +92,20 @@ impl Image {
     }
 
     fn settings(&self) -> Settings {
-        let (name, title, entrypoint) = if self.shop {
+        let (name, title, entrypoint, user) = if self.shop {
             (
                 "weft.test/shop",
                 "The sample system of Weft",
                 vec!["/weft", "shop"],
+                SHOP_USER,
             )
         } else {
-            ("weft.test/weft", "Weft: sidecar and control plane", Vec::new())
+            (
+                "weft.test/weft",
+                "Weft: sidecar and control plane",
+                Vec::new(),
+                USER,
+            )
         };
         let labels = [
             ("title", title),
@@ -108,7 +117,7 @@ impl Image {
             name: self.name.clone().unwrap_or_else(|| name.to_owned()),
             tag: self.tag.clone(),
             entrypoint: entrypoint.into_iter().map(str::to_owned).collect(),
-            user: format!("{USER}:{USER}"),
+            user: format!("{user}:{user}"),
             labels: labels
                 .map(|(key, value)| (format!("org.opencontainers.image.{key}"), value.to_owned()))
                 .into(),

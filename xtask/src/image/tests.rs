@@ -113,7 +113,7 @@ fn an_import_knows_it_by_tag_and_by_digest() {
 }
 
 #[test]
-fn the_shop_starts_by_itself() {
+fn the_shop_starts_by_itself_and_is_captured() {
     let layout = layout(true);
     let index = json(&layout, "index.json");
     let manifest: Value = serde_json::from_slice(blob(&layout, &index["manifests"][0])).unwrap();
@@ -121,6 +121,10 @@ fn the_shop_starts_by_itself() {
     assert_eq!(
         config["config"]["Entrypoint"],
         serde_json::json!(["/weft", "shop"])
+    );
+    assert_ne!(
+        config["config"]["User"], "2102:2102",
+        "what runs as the sidecar's user is not captured"
     );
 }
 
