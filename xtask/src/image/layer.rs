@@ -1,6 +1,8 @@
 //! The image's one layer: a tar that depends on names and contents alone.
 
-use std::io;
+use std::io::{self, Write};
+
+use flate2::{Compression, GzBuilder};
 
 /// Owner of every file in the layer.
 const ROOT: u64 = 0;
@@ -31,8 +33,15 @@ pub(crate) fn tar(programs: &[Program]) -> io::Result<Vec<u8>> {
     tar.into_inner()
 }
 
+/// `tar` with gzip, whose head has no time, no name and no system in it. The same bytes give the same bytes.
+pub(crate) fn compressed(tar: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
+    gzip.write_all(tar)?;
+    gzip.finish()
+}
+
 /// Appends a file whose header has no trace of where and when it was made.
-pub(crate) fn append<W: io::Write>(
+pub(crate) fn append<W: Write>(
     tar: &mut tar::Builder<W>,
     path: &str,
     mode: u32,

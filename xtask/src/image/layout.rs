@@ -55,10 +55,10 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The layout of an image with `layer` (a tar) as its only one.
-    pub(crate) fn new(settings: &Settings, layer: Vec<u8>) -> anyhow::Result<Self> {
+    pub(crate) fn new(settings: &Settings, layer: &[u8]) -> anyhow::Result<Self> {
         let mut blobs = Blobs::default();
-        let (_, diff_id) = digest(&layer);
-        let layer = blobs.add(MediaType::ImageLayer, layer)?;
+        let (_, diff_id) = digest(layer);
+        let layer = blobs.add(MediaType::ImageLayerGzip, layer::compressed(layer)?)?;
         let config = blobs.add(MediaType::ImageConfig, config(settings, diff_id)?)?;
         let manifest = ImageManifestBuilder::default()
             .schema_version(SCHEMA_VERSION)
@@ -75,6 +75,12 @@ impl Layout {
             br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
         );
         Ok(Self { digest, files })
+    }
+
+    /// Bytes that whoever pulls the image has to load.
+    pub(crate) fn size(&self) -> usize {
+        let blobs = self.files.iter().filter(|(path, _)| path.starts_with("blobs/"));
+        blobs.map(|(_, content)| content.len()).sum()
     }
 
     /// Writes it as a folder, which may be there already.

@@ -130,9 +130,9 @@ pub(crate) fn run(told: &Image, root: &Path) -> anyhow::Result<()> {
     let settings = told.settings();
     let programs = build::build(root, &told.profile, told.binaries())?;
     let layer = layer::tar(&programs)?;
-    let size = layer.len();
+    let layout = Layout::new(&settings, &layer)?;
+    let size = layout.size();
     told.check(size)?;
-    let layout = Layout::new(&settings, layer)?;
     if let Some(archive) = &told.archive {
         let parent = archive.parent().unwrap_or(root);
         fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;

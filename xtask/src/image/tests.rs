@@ -25,7 +25,7 @@ fn layout(shop: bool) -> Layout {
     };
     let told = told(shop);
     let programs: Vec<_> = told.binaries().iter().map(program).collect();
-    Layout::new(&told.settings(), layer::tar(&programs).unwrap()).unwrap()
+    Layout::new(&told.settings(), &layer::tar(&programs).unwrap()).unwrap()
 }
 
 fn json(layout: &Layout, path: &str) -> Value {
@@ -42,6 +42,14 @@ fn blob<'a>(layout: &'a Layout, descriptor: &Value) -> &'a [u8] {
     assert_eq!(format!("{:x}", Sha256::digest(content)), hex);
     assert_eq!(descriptor["size"], content.len());
     content
+}
+
+fn unpacked(layer: &[u8]) -> Vec<u8> {
+    use std::io::Read;
+
+    let mut tar = Vec::new();
+    flate2::read::GzDecoder::new(layer).read_to_end(&mut tar).unwrap();
+    tar
 }
 
 #[test]
@@ -61,9 +69,10 @@ fn every_digest_is_right_and_every_blob_is_used() {
     let manifest: Value = serde_json::from_slice(blob(&layout, &index["manifests"][0])).unwrap();
     assert_eq!(index["manifests"][0]["digest"], layout.digest);
     let config: Value = serde_json::from_slice(blob(&layout, &manifest["config"])).unwrap();
-    blob(&layout, &manifest["layers"][0]);
+    let tar = unpacked(blob(&layout, &manifest["layers"][0]));
     assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
-    assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+    let diff_id = format!("sha256:{:x}", <sha2::Sha256 as sha2::Digest>::digest(tar));
+    assert_eq!(config["rootfs"]["diff_ids"][0], diff_id);
     assert_eq!(
         layout.files.len(),
         5,
@@ -76,7 +85,8 @@ fn the_mesh_is_two_programs_and_nobody_is_root() {
     let layout = layout(false);
     let index = json(&layout, "index.json");
     let manifest: Value = serde_json::from_slice(blob(&layout, &index["manifests"][0])).unwrap();
-    let mut tar = tar::Archive::new(blob(&layout, &manifest["layers"][0]));
+    let tar = unpacked(blob(&layout, &manifest["layers"][0]));
+    let mut tar = tar::Archive::new(tar.as_slice());
     let names: BTreeSet<_> = tar
         .entries()
         .unwrap()
