@@ -53,9 +53,13 @@ impl SharedEndpoint {
         if !self.late {
             return None;
         }
-        let told = now.as_nanos().saturating_add(1);
-        let first = self.appeared.compare_exchange(0, told, Relaxed, Relaxed);
-        Some(first.map_or_else(|earlier| Now::from_nanos(earlier - 1), |_| now))
+        let mut appeared = self.appeared.load(Relaxed);
+        if appeared == 0 {
+            let told = now.as_nanos().saturating_add(1);
+            let first = self.appeared.compare_exchange(0, told, Relaxed, Relaxed);
+            appeared = first.map_or_else(|earlier| earlier, |_| told);
+        }
+        Some(Now::from_nanos(appeared - 1))
     }
 
     pub(crate) fn enter(&self) {
@@ -108,9 +112,12 @@ impl Slot {
     }
 
     fn warmth(&self, slow_start: Duration, now: Now) -> f64 {
-        match self.member.state.since(now) {
-            Some(since) if !slow_start.is_zero() => now.since(since).div_duration_f64(slow_start).min(1.0),
-            _ => 1.0,
+        if slow_start.is_zero() {
+            return 1.0;
         }
+        let since = self.member.state.since(now);
+        since.map_or(1.0, |since| {
+            now.since(since).div_duration_f64(slow_start).min(1.0)
+        })
     }
 }
