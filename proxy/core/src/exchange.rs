@@ -211,11 +211,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether what is sent of the body has to be kept: it has not overflowed, and no head was forwarded.
-    pub fn keeps_body(&self) -> bool {
-        self.replayable && matches!(self.state, State::Idle | State::Attempting(_) | State::Waiting)
-    }
-
     /// What to write into `grpc-timeout` of the attempt that begins now; `None`: leave it as it came.
     pub fn grpc_timeout(&self, now: Now) -> Option<HeaderValue> {
         let deadline = self.current.filter(|_| self.terms.grpc)?;

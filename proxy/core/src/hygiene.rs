@@ -17,7 +17,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use smallvec::SmallVec;
 
-use crate::authority::{self, Authority, AuthorityError};
+use crate::authority::{Authority, AuthorityError};
 use crate::outcome::Reason;
 use crate::trace::TRACEPARENT;
 
@@ -36,9 +36,6 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
 /// That a request's client spoke HTTP/2 (`2`), where nobody declared how the application speaks; between sidecars only,
 /// whose own version says nothing.
 pub const VERSION: HeaderName = HeaderName::from_static("x-weft-version");
-
-/// How the names of header fields were written, where an HTTP/1 application cares; between sidecars only.
-pub const HEADER_CASE: HeaderName = HeaderName::from_static("x-weft-header-case");
 
 /// On a response between sidecars: no application saw the request, it may be sent again.
 pub const UNPROCESSED: HeaderName = HeaderName::from_static("x-weft-unprocessed");
@@ -282,27 +279,18 @@ pub fn strip_private(headers: &mut HeaderMap) {
     }
 }
 
-/// What a mesh peer says in private fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a mesh peer says of its response in private fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Private {
-    /// [`ATTEMPT`]; 1 where it is missing or can't be read.
-    pub attempt: u32,
-    /// [`HEADER_CASE`].
-    pub header_case: Option<HeaderValue>,
     /// [`UNPROCESSED`].
     pub unprocessed: bool,
     /// [`LOST`].
     pub lost: bool,
 }
 
-/// Reads the private fields of a message of a mesh peer and takes them away. Never ask it of an application's message.
+/// Reads the private fields of a response of a mesh peer and takes them away. Never ask it of an application's.
 pub fn take_private(headers: &mut HeaderMap) -> Private {
-    let attempt = headers
-        .get(ATTEMPT)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
     let private = Private {
-        attempt: attempt.unwrap_or(1).max(1),
-        header_case: headers.remove(HEADER_CASE),
         unprocessed: headers.contains_key(UNPROCESSED),
         lost: headers.contains_key(LOST),
     };
@@ -505,12 +493,6 @@ fn items(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
                 .trim_ascii()
         })
         .filter(|item| !item.is_empty())
-}
-
-/// Checks the target of a CONNECT against what tunnels must not reach; see [`authority::check_connect`].
-pub fn check_tunnel(facts: &RequestFacts, own: &[std::net::SocketAddr]) -> Result<(), Violation> {
-    let authority = facts.authority.as_ref().ok_or(AuthorityError::Empty)?;
-    Ok(authority::check_connect(authority, own)?)
 }
 
 #[cfg(test)]
