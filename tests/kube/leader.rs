@@ -8,8 +8,6 @@ use tokio_util::sync::CancellationToken;
 use weft_control_plane::kubernetes::leader::{LEASE_NAME, Leadership, WriteError, stand};
 use weft_tests::kube::{Kubernetes, PATIENCE};
 
-use crate::place;
-
 struct Replica {
     leadership: Leadership,
     ending: CancellationToken,
@@ -18,7 +16,7 @@ struct Replica {
 
 impl Replica {
     async fn start(kubernetes: &Kubernetes, namespace: &str, pod: &str) -> Self {
-        let cluster = place::cluster(kubernetes, namespace, pod).await;
+        let cluster = kubernetes.place(namespace, pod).await;
         let ending = CancellationToken::new();
         let (leadership, standing) = stand(&cluster, ending.clone());
         Self {

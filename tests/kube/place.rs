@@ -1,32 +1,15 @@
-//! A control plane's place in a test's cluster: within the test, or as a process of this machine.
+//! A control plane in a test's cluster, as a process of this machine.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_control_plane::config::InCluster;
-use weft_control_plane::kubernetes::Cluster;
-use weft_tests::kube::{Kubernetes, PATIENCE};
+use weft_tests::kube::PATIENCE;
 use weft_tests::process::{Process, weft_binary};
 
 /// Between two looks at what can't be watched.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// As the replica `pod` in `namespace`.
-pub(crate) async fn cluster(kubernetes: &Kubernetes, namespace: &str, pod: &str) -> Cluster {
-    let settings = InCluster {
-        namespace: namespace.into(),
-        pod: pod.into(),
-        service: "weft-control-plane".into(),
-        owner: "weft-control-plane".into(),
-        supplied_root: false,
-        pod_certificates: true,
-        webhook: ([127, 0, 0, 1], 0).into(),
-        injection: None,
-    };
-    Cluster::new(kubernetes.client().await, &settings)
-}
 
 /// A control plane in a cluster, as a process of this machine.
 pub(crate) struct ControlPlane {

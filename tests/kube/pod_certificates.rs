@@ -19,7 +19,7 @@ use weft_control_plane_core::issue::BURST;
 use weft_identity::certificate::Details;
 use weft_tests::kube::{Kubernetes, until};
 
-use crate::{forged, place};
+use crate::forged;
 
 /// A namespace with a pod on a node.
 struct Place {
@@ -124,7 +124,7 @@ fn moment(status: &Value, field: &str) -> SystemTime {
 async fn a_pod_gets_its_identity_and_whatever_is_wrong_is_denied_by_name() {
     let kubernetes = Kubernetes::start();
     let place = Place::new(&kubernetes).await;
-    let cluster = place::cluster(&kubernetes, &place.namespace, "replica").await;
+    let cluster = kubernetes.place(&place.namespace, "replica").await;
     // One that was there before the signer is answered, too.
     place.request("early", spec(&place.pod, &good())).await;
     let issuing = forged::issuing();
@@ -232,7 +232,7 @@ async fn a_burst_beyond_the_rate_is_answered_bit_by_bit() {
     let issuing = forged::issuing();
     let account = || weft_control_plane_core::rights::Account::new(&place.namespace, "order");
     while issuing.issue(account(), &csr, &[]).is_ok() {}
-    let cluster = place::cluster(&kubernetes, &place.namespace, "replica").await;
+    let cluster = kubernetes.place(&place.namespace, "replica").await;
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());
     let _standing = tokio::spawn(standing);
@@ -260,7 +260,7 @@ async fn a_cluster_that_begins_to_serve_requests_finds_them_answered() {
     kubernetes.serves().await;
 
     let place = Place::new(&kubernetes).await;
-    let cluster = place::cluster(&kubernetes, &place.namespace, "replica").await;
+    let cluster = kubernetes.place(&place.namespace, "replica").await;
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());
     let mut leads = leadership.changes();

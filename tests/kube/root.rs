@@ -16,8 +16,6 @@ use weft_identity::leaf;
 use weft_identity::spiffe::TrustDomain;
 use weft_tests::kube::Kubernetes;
 
-use crate::place;
-
 fn domain() -> TrustDomain {
     "mesh.test".parse().expect("a trust domain")
 }
@@ -32,7 +30,7 @@ async fn first_starts_that_race_have_one_root() {
     let namespace = kubernetes.namespace("root").await;
     let mut replicas = Vec::new();
     for replica in 0..8 {
-        replicas.push(place::cluster(kubernetes, &namespace, &format!("replica-{replica}")).await);
+        replicas.push(kubernetes.place(&namespace, &format!("replica-{replica}")).await);
     }
     let roots = futures_util::future::join_all(replicas.iter().map(fingerprint)).await;
     assert!(roots.iter().all(|root| *root == roots[0]), "{roots:#?}");
@@ -93,7 +91,7 @@ fn secret(data: BTreeMap<String, ByteString>) -> Secret {
 async fn a_supplied_authority_below_a_root_signs() {
     let kubernetes = Kubernetes::shared();
     let namespace = kubernetes.namespace("root").await;
-    let mut cluster = place::cluster(kubernetes, &namespace, "replica").await;
+    let mut cluster = kubernetes.place(&namespace, "replica").await;
     cluster.supplied_root = true;
     let secrets: Api<Secret> = Api::namespaced(kubernetes.client().await, &namespace);
     let data = supplied();

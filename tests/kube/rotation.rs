@@ -187,10 +187,14 @@ async fn the_root_is_exchanged_when_everybody_has_confirmed_and_by_whoever_leads
     let new = root.signs().await;
     assert!(new != old && both.contains(new.trim()) && both.contains(old.trim()));
 
-    // Until the last leaf of the old root is over both are trusted.
-    let _late = mesh.sidecar("late", &other, &[]).await;
-    assert!(is_of(&mesh, "late", &new).await && is_of(&mesh, "user", &old).await);
-    assert!(!is_of(&mesh, "late", &old).await && !is_of(&mesh, "user", &new).await);
+    former_root_ends(&mesh, &root, &other, (&old, &new)).await;
+}
+
+/// Until the last leaf of the old root is over both are trusted, and from then on the new one alone.
+async fn former_root_ends(mesh: &Installed, root: &Root<'_>, plane: &ControlPlane, (old, new): (&str, &str)) {
+    let _late = mesh.sidecar("late", plane, &[]).await;
+    assert!(is_of(mesh, "late", new).await && is_of(mesh, "user", old).await);
+    assert!(!is_of(mesh, "late", old).await && !is_of(mesh, "user", new).await);
     root.published(&mesh.bundle(SHOP).await).await;
 
     // That moment is brought forward.
@@ -203,7 +207,7 @@ async fn the_root_is_exchanged_when_everybody_has_confirmed_and_by_whoever_leads
         3,
         "nothing is left of the old root"
     );
-    root.published(&new).await;
+    root.published(new).await;
     let told = root.ca("status").await;
     assert!(told.starts_with("no exchange is going on: done"), "{told}");
 }

@@ -10,7 +10,7 @@ use weft_control_plane::kubernetes::leader::stand;
 use weft_control_plane::kubernetes::trust::{CONFIG_MAP, KEY, publish};
 use weft_tests::kube::{Kubernetes, until, until_gone};
 
-use crate::{forged, place};
+use crate::forged;
 
 #[tokio::test]
 async fn the_bundle_is_where_the_mesh_is() {
@@ -21,7 +21,7 @@ async fn the_bundle_is_where_the_mesh_is() {
         kubernetes.namespace("b").await,
         kubernetes.namespace("c").await,
     ];
-    let cluster = place::cluster(&kubernetes, &own, "replica").await;
+    let cluster = kubernetes.place(&own, "replica").await;
     let issuing = forged::issuing();
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());

@@ -1,7 +1,7 @@
 //! A running namespace is taken into the mesh under load, as the README says, and loses nothing.
 
 use weft_tests::kube::Kubernetes;
-use weft_tests::node::{apply, check, forget, kubectl, ready, restart, rolled_out};
+use weft_tests::node::{apply, check, forget, kubectl, ready, restart, rolled_out, tls_mode};
 
 use crate::pods::{Load, ask, echo, mesh};
 
@@ -72,17 +72,7 @@ async fn plaintext(cluster: &Kubernetes, namespace: &str) -> String {
 
 /// Says how a namespace's pods take plaintext, and waits until all of them do.
 async fn mode(cluster: &Kubernetes, namespace: &str, mode: &str) {
-    let policy = format!(
-        "
-apiVersion: weft.dev/v1alpha1
-kind: MeshTLSPolicy
-metadata: {{name: adopt, namespace: {namespace}}}
-spec:
-  targetRefs: [{{group: '', kind: Namespace, name: {namespace}}}]
-  mode: {mode}
-"
-    );
-    apply(cluster, &policy).await;
+    tls_mode(cluster, namespace, mode).await;
     let generation = "jsonpath={.status.ancestors[0].conditions[?(@.type=='Programmed')].observedGeneration}";
     let get = format!("get meshtlspolicy adopt -n {namespace} -o jsonpath={{.metadata.generation}}");
     let now = kubectl(cluster, &get).await;

@@ -10,9 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use tokio_util::sync::CancellationToken;
 use weft_control_plane::ca::directory;
 use weft_control_plane::certificates::Issuing;
-use weft_control_plane::config::InCluster;
 use weft_control_plane::kubernetes::leader::stand;
-use weft_control_plane::kubernetes::{Cluster, pod_certificates};
+use weft_control_plane::kubernetes::pod_certificates;
 use weft_identity::certificate::Details;
 use weft_tests::kube::until;
 use weft_tests::node::{TEST_IMAGE, apply, forget, kubectl};
@@ -54,17 +53,7 @@ async fn a_pod_without_a_sidecar_mounts_its_certificate() {
     let domain = "mesh.test".parse().expect("a trust domain");
     let authority = directory::open(folder.path(), None, &domain).expect("a root");
     let issuing = Issuing::new(authority, Duration::from_hours(24));
-    let settings = InCluster {
-        namespace: namespace.as_str().into(),
-        pod: "signer".into(),
-        service: "weft-control-plane".into(),
-        owner: "weft-control-plane".into(),
-        supplied_root: false,
-        pod_certificates: true,
-        webhook: ([127, 0, 0, 1], 0).into(),
-        injection: None,
-    };
-    let cluster = Cluster::new(kubernetes.client().await, &settings);
+    let cluster = kubernetes.place(&namespace, "signer").await;
     let ending = CancellationToken::new();
     let (leadership, standing) = stand(&cluster, ending.clone());
     let _standing = tokio::spawn(standing);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use weft_tests::kube::Kubernetes;
+use weft_tests::kube::{Kubernetes, PATIENCE};
 use weft_tests::node::{
     GLANCE, SYSTEM, apply, chart, forget, kubectl, meshed_namespace, restart, rolled_out, weft,
 };
@@ -59,6 +59,7 @@ async fn scale(cluster: &Kubernetes, namespace: &str, deployment: &str, replicas
     kubectl(cluster, &scale).await;
     rolled_out(cluster, namespace).await;
     let pods = format!("get pods -n {namespace} -o name");
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let pods = kubectl(cluster, &pods).await;
         let here = pods
@@ -67,6 +68,10 @@ async fn scale(cluster: &Kubernetes, namespace: &str, deployment: &str, replicas
         if here.count() == replicas {
             return;
         }
+        assert!(
+            Instant::now() < deadline,
+            "not {replicas} of {deployment}, but {pods}"
+        );
         tokio::time::sleep(GLANCE).await;
     }
 }

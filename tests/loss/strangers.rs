@@ -3,7 +3,7 @@
 use weft_tests::kube::Kubernetes;
 
 use crate::pods::{ask, echo, mesh};
-use weft_tests::node::{apply, forget, kubectl, meshed_namespace, pod, ready, rolled_out};
+use weft_tests::node::{apply, forget, kubectl, meshed_namespace, pod, ready, rolled_out, tls_mode};
 
 #[tokio::test]
 async fn strangers_are_refused_by_strict_and_served_by_permissive_and_on_excluded_ports() {
@@ -53,17 +53,7 @@ async fn strangers_are_refused_by_strict_and_served_by_permissive_and_on_exclude
         .expect("a server may speak first");
     }
 
-    let permissive = format!(
-        "
-apiVersion: weft.dev/v1alpha1
-kind: MeshTLSPolicy
-metadata: {{name: adopt, namespace: {inside}}}
-spec:
-  targetRefs: [{{group: '', kind: Namespace, name: {inside}}}]
-  mode: Permissive
-"
-    );
-    apply(cluster, &permissive).await;
+    tls_mode(cluster, &inside, "Permissive").await;
     served_at_last(cluster, stranger, &at("echo", &inside, 80)).await;
     for namespace in [inside, outside] {
         forget(cluster, &namespace).await;

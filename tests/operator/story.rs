@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weft_tests::kube::Kubernetes;
-use weft_tests::node::{self, GLANCE, SYSTEM, apply, check, kubectl, restart};
+use weft_tests::node::{self, GLANCE, SYSTEM, check, kubectl, restart, tls_mode};
 
 use crate::shop::{self, NAMESPACE};
 use crate::turn::alone;
@@ -43,27 +43,12 @@ async fn from_install_to_uninstall() {
 /// Takes the running shop into the mesh as the README says, under its own load: Permissive, the label, a restart, a
 /// look at who is not meshed, Strict.
 async fn adopt(cluster: &Kubernetes) {
-    mode(cluster, "Permissive").await;
+    tls_mode(cluster, NAMESPACE, "Permissive").await;
     kubectl(cluster, "label namespace shop weft.dev/inject=enabled").await;
     loses_nothing(cluster, restart(cluster, NAMESPACE)).await;
     let (with, without) = meshed(cluster).await;
     assert!(with > 0 && without == 0, "{without} pods have no sidecar");
-    mode(cluster, "Strict").await;
-}
-
-/// Says how the shop's pods take plaintext.
-async fn mode(cluster: &Kubernetes, mode: &str) {
-    let policy = format!(
-        "
-apiVersion: weft.dev/v1alpha1
-kind: MeshTLSPolicy
-metadata: {{name: adopt, namespace: {NAMESPACE}}}
-spec:
-  targetRefs: [{{group: '', kind: Namespace, name: {NAMESPACE}}}]
-  mode: {mode}
-"
-    );
-    apply(cluster, &policy).await;
+    tls_mode(cluster, NAMESPACE, "Strict").await;
 }
 
 /// How many of the shop's pods have a sidecar, and how many have not.

@@ -18,6 +18,8 @@ use kube::runtime::wait::await_condition;
 use kube::{Client, Config};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
+use weft_control_plane::config::InCluster;
+use weft_control_plane::kubernetes::Cluster;
 
 /// How long one condition of an object may take; pods on a loaded machine are the slowest.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -143,6 +145,21 @@ impl Kubernetes {
         let file = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         Client::try_from(config.expect("a usable kubeconfig")).expect("a client")
+    }
+
+    /// A control plane's place here, within the test: the replica `pod` in `namespace`.
+    pub async fn place(&self, namespace: &str, pod: &str) -> Cluster {
+        let settings = InCluster {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            service: "weft-control-plane".into(),
+            owner: "weft-control-plane".into(),
+            supplied_root: false,
+            pod_certificates: true,
+            webhook: ([127, 0, 0, 1], 0).into(),
+            injection: None,
+        };
+        Cluster::new(self.client().await, &settings)
     }
 
     /// Makes a namespace whose name begins with `prefix`.

@@ -49,6 +49,21 @@ pub async fn apply(cluster: &Kubernetes, yaml: &str) {
         .unwrap_or_else(|why| panic!("{why}\n{yaml}"));
 }
 
+/// Says how a namespace's pods take plaintext.
+pub async fn tls_mode(cluster: &Kubernetes, namespace: &str, mode: &str) {
+    let policy = format!(
+        "
+apiVersion: weft.dev/v1alpha1
+kind: MeshTLSPolicy
+metadata: {{name: adopt, namespace: {namespace}}}
+spec:
+  targetRefs: [{{group: '', kind: Namespace, name: {namespace}}}]
+  mode: {mode}
+"
+    );
+    apply(cluster, &policy).await;
+}
+
 /// A new namespace that is meshed.
 pub async fn meshed_namespace(cluster: &Kubernetes, prefix: &str) -> String {
     let namespace = cluster.namespace(prefix).await;

@@ -23,8 +23,6 @@ use weft_control_plane::own;
 use weft_identity::spiffe::TrustDomain;
 use weft_tests::kube::{Kubernetes, PATIENCE, until};
 
-use crate::place;
-
 /// All tests of injection share one; it is ended with the process.
 pub(super) struct Rig {
     pub(super) kubernetes: Kubernetes,
@@ -76,7 +74,7 @@ impl Rig {
         let webhook = Webhook::new(values, client.clone(), notices);
         tokio::spawn(telling);
         tokio::spawn(Server::new(webhook, Arc::new(ArcSwap::new(tls))).run(listener));
-        let place = place::cluster(&rig.kubernetes, "default", "weft-control-plane-0").await;
+        let place = rig.kubernetes.place("default", "weft-control-plane-0").await;
         let (leadership, standing) = leader::stand(&place, CancellationToken::new());
         tokio::spawn(standing);
         tokio::spawn(ca_bundle::keep(client.clone(), issuing, leadership));
