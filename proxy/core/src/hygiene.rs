@@ -270,6 +270,24 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a route may change a field: none that says where a message goes or how long it is, none that belongs to one
+/// connection, and none of the sidecars' own.
+pub fn may_be_edited(name: &HeaderName) -> bool {
+    let reserved = [
+        &CONNECTION,
+        &CONTENT_LENGTH,
+        &HOST,
+        &HTTP2_SETTINGS,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TE,
+        &TRAILER,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+    ];
+    !reserved.contains(&name) && !is_private(name)
+}
+
 /// Takes away every private field, also spelled with underscores (some applications read `_` as `-`).
 pub fn strip_private(headers: &mut HeaderMap) {
     let private: SmallVec<[HeaderName; 4]> =

@@ -14,13 +14,32 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Most of a backend's weight (Gateway API).
 const WEIGHT_MAX: i32 = 1_000_000;
 
+/// Header fields that no route may change: they say where a message goes, how long it is, or what belongs to one
+/// connection, and are written by the sidecars themselves.
+const RESERVED: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// How the sidecars' own header fields begin.
+const RESERVED_PREFIX: &str = "x-weft-";
+
 /// Adds a header modifier to what was said before. Names are the same in any case.
 pub(super) fn edit_headers(
+    field: &str,
     edit: &mut HeaderEdit,
     remove: Option<&[String]>,
     set: impl Iterator<Item = (String, String)>,
     add: impl Iterator<Item = (String, String)>,
-) {
+) -> Result<(), Rejected> {
     let lower = |(name, value): (String, String)| (name.to_ascii_lowercase(), value);
     edit.remove
         .extend(remove.into_iter().flatten().map(|name| name.to_ascii_lowercase()));
@@ -35,13 +54,27 @@ pub(super) fn edit_headers(
             edit.add.push((name, value));
         }
     }
+    let changed = edit.set.iter().chain(&edit.add).map(|(name, _)| name);
+    match changed.chain(&edit.remove).find(|name| is_reserved(name)) {
+        Some(name) => Err(Rejected::new(
+            field,
+            format!("may not change the header {name}, which sidecars write themselves; leave it out"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_reserved(name: &str) -> bool {
+    // Some applications read `_` as `-`.
+    RESERVED.contains(&name) || name.replace('_', "-").starts_with(RESERVED_PREFIX)
 }
 
 /// Applies one of the bindings' many header modifiers, all of the same shape.
 macro_rules! header_modifier {
-    ($edit:expr, $modifier:expr) => {{
+    ($field:expr, $edit:expr, $modifier:expr) => {{
         let modifier = $modifier;
         $crate::ingest::filter::edit_headers(
+            $field,
             $edit,
             modifier.remove.as_deref(),
             modifier
@@ -54,7 +87,7 @@ macro_rules! header_modifier {
                 .iter()
                 .flatten()
                 .map(|header| (header.name.clone(), header.value.clone())),
-        );
+        )
     }};
 }
 pub(super) use header_modifier;

@@ -62,13 +62,14 @@ fn rule(
     let (mut request, mut response) = (HeaderEdit::default(), HeaderEdit::default());
     let before = unsupported.len();
     for (index, filter) in written.filters.iter().flatten().enumerate() {
+        let field = format!("{field}.filters[{index}]");
         if let Some(modifier) = &filter.request_header_modifier {
-            header_modifier!(&mut request, modifier);
+            header_modifier!(&field, &mut request, modifier)?;
         } else if let Some(modifier) = &filter.response_header_modifier {
-            header_modifier!(&mut response, modifier);
+            header_modifier!(&field, &mut response, modifier)?;
         } else {
             unsupported.push(format!(
-                "{field}.filters[{index}].type: the mesh doesn't do {:?} yet",
+                "{field}.type: the mesh doesn't do {:?} yet",
                 filter.r#type
             ));
         }
@@ -174,14 +175,14 @@ fn backends(
             response: HeaderEdit::default(),
         };
         for (index, filter) in written.filters.iter().flatten().enumerate() {
+            let field = format!("{field}.filters[{index}]");
             if let Some(modifier) = &filter.request_header_modifier {
-                header_modifier!(&mut backend.request, modifier);
+                header_modifier!(&field, &mut backend.request, modifier)?;
             } else if let Some(modifier) = &filter.response_header_modifier {
-                header_modifier!(&mut backend.response, modifier);
+                header_modifier!(&field, &mut backend.response, modifier)?;
             } else {
-                let field = format!("{field}.filters[{index}].type");
                 unsupported.push(format!(
-                    "{field}: the mesh doesn't do {:?} on a backend yet",
+                    "{field}.type: the mesh doesn't do {:?} on a backend yet",
                     filter.r#type
                 ));
                 backend.target = BackendTarget::Refused;

@@ -130,9 +130,9 @@ impl RuleReader<'_> {
         for (index, filter) in written.filters.iter().flatten().enumerate() {
             let field = format!("{}.filters[{index}]", self.field);
             if let Some(modifier) = &filter.request_header_modifier {
-                header_modifier!(&mut filters.request, modifier);
+                header_modifier!(&field, &mut filters.request, modifier)?;
             } else if let Some(modifier) = &filter.response_header_modifier {
-                header_modifier!(&mut filters.response, modifier);
+                header_modifier!(&field, &mut filters.response, modifier)?;
             } else if let Some(rewrite) = &filter.url_rewrite {
                 filters.rewrite.host.clone_from(&rewrite.hostname);
                 filters.rewrite.path = rewrite.path.as_ref().and_then(|path| {
@@ -189,14 +189,14 @@ impl RuleReader<'_> {
                 response: HeaderEdit::default(),
             };
             for (index, filter) in written.filters.iter().flatten().enumerate() {
+                let field = format!("{field}.filters[{index}]");
                 if let Some(modifier) = &filter.request_header_modifier {
-                    header_modifier!(&mut backend.request, modifier);
+                    header_modifier!(&field, &mut backend.request, modifier)?;
                 } else if let Some(modifier) = &filter.response_header_modifier {
-                    header_modifier!(&mut backend.response, modifier);
+                    header_modifier!(&field, &mut backend.response, modifier)?;
                 } else {
-                    let field = format!("{field}.filters[{index}].type");
                     unsupported.push(format!(
-                        "{field}: the mesh doesn't do {:?} on a backend yet",
+                        "{field}.type: the mesh doesn't do {:?} on a backend yet",
                         filter.r#type
                     ));
                     backend.target = BackendTarget::Refused;

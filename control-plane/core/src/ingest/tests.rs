@@ -71,6 +71,39 @@ fn what_cannot_be_understood_names_its_field() {
 }
 
 #[test]
+fn headers_that_sidecars_write_are_changed_by_no_route() {
+    let kinds = [
+        ("RequestHeaderModifier", "requestHeaderModifier"),
+        ("ResponseHeaderModifier", "responseHeaderModifier"),
+    ];
+    let names = [
+        "Host",
+        "content-length",
+        "Transfer-Encoding",
+        "x-weft-client-id",
+        "X_Weft_Attempt",
+    ];
+    for ((kind, member), name) in kinds.iter().flat_map(|kind| names.map(|name| (kind, name))) {
+        for change in [
+            format!("{{set: [{{name: fine, value: v}}, {{name: {name}, value: v}}]}}"),
+            format!("{{add: [{{name: {name}, value: v}}]}}"),
+            format!("{{remove: [fine, {name}]}}"),
+        ] {
+            let filters = format!("filters: [{{type: {kind}, {member}: {change}}}]");
+            let refused = rejected(&route(&format!("{{{filters}}}")));
+            assert_eq!(refused.field, "spec.rules[0].filters[0]", "{change}");
+            let refused = rejected(&route(&format!(
+                "{{backendRefs: [{{name: user, port: 80, {filters}}}]}}"
+            )));
+            assert_eq!(
+                refused.field, "spec.rules[0].backendRefs[0].filters[0]",
+                "{change}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_object_without_a_namespace_is_in_default() {
     let item =
         ingest(&objects("{kind: Pod, apiVersion: v1, metadata: {name: p}, spec: {containers: []}}")[0]);

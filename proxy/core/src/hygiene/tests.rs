@@ -362,6 +362,23 @@ fn private_fields_go_in_every_spelling() {
 }
 
 #[test]
+fn routes_edit_what_is_not_the_sidecars_to_write() {
+    for (name, may) in [
+        ("x-canary", true),
+        ("authorization", true),
+        ("x-weftx", true),
+        ("host", false),
+        ("content-length", false),
+        ("transfer-encoding", false),
+        ("connection", false),
+        ("x-weft-client-id", false),
+        ("x_weft_attempt", false),
+    ] {
+        assert_eq!(may_be_edited(&HeaderName::from_static(name)), may, "{name}");
+    }
+}
+
+#[test]
 fn private_fields_of_a_peer_are_read_once() {
     let mut fields = headers(&[
         ("x-weft-attempt", "3"),

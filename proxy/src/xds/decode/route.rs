@@ -1,6 +1,7 @@
 //! `RouteConfiguration` -> [`RouteConfig`].
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use weft_proxy_core::hygiene::may_be_edited;
 use weft_proxy_core::resource::{
     Action, Backoff, HeaderEdit, HeaderMatch, PathMatch, PathRewrite, QueryMatch, Redirect, Retry, Rewrite,
     RouteConfig, RouteMatch, Rule, Target, ValueMatch, WeightedBackend,
@@ -199,12 +200,23 @@ fn header_name(field: &'static str, name: &str) -> Result<HeaderName, DecodeErro
     HeaderName::try_from(name).map_err(|_| invalid(field, format!("{name:?} is not a header name")))
 }
 
+fn edited(field: &'static str, name: &str) -> Result<HeaderName, DecodeError> {
+    let name = header_name(field, name)?;
+    if may_be_edited(&name) {
+        return Ok(name);
+    }
+    Err(invalid(
+        field,
+        format!("{name} is written by sidecars themselves, and no route may change it"),
+    ))
+}
+
 fn header_edit(add: &[HeaderValueOption], remove: &[String]) -> Result<HeaderEdit, DecodeError> {
     const FIELD: &str = "headers_to_add";
     let mut edit = HeaderEdit {
         remove: remove
             .iter()
-            .map(|name| header_name("headers_to_remove", name))
+            .map(|name| edited("headers_to_remove", name))
             .collect::<Result<_, _>>()?,
         ..HeaderEdit::default()
     };
@@ -213,7 +225,7 @@ fn header_edit(add: &[HeaderValueOption], remove: &[String]) -> Result<HeaderEdi
             .header
             .as_ref()
             .ok_or_else(|| invalid(FIELD, "header is missing"))?;
-        let name = header_name(FIELD, &header.key)?;
+        let name = edited(FIELD, &header.key)?;
         let value = HeaderValue::from_str(&header.value)
             .map_err(|_| invalid(FIELD, format!("the value of {name} is not a header value")))?;
         match HeaderAppendAction::try_from(option.append_action) {
@@ -384,5 +396,32 @@ fn grpc_code(condition: &str) -> Option<u32> {
         "internal" => Some(13),
         "unavailable" => Some(14),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_xds_proto::envoy::config::core::v3::HeaderValue;
+
+    #[test]
+    fn headers_that_sidecars_write_are_edited_by_no_route() {
+        let set = |name: &str| HeaderValueOption {
+            header: Some(HeaderValue {
+                key: name.to_owned(),
+                value: "v".to_owned(),
+                ..HeaderValue::default()
+            }),
+            ..HeaderValueOption::default()
+        };
+        let edit = header_edit(&[set("x-canary")], &["x-debug".to_owned()]).unwrap();
+        assert_eq!((edit.add.len(), edit.remove.len()), (1, 1));
+        for name in ["host", "transfer-encoding", "x-weft-client-id"] {
+            let added = header_edit(&[set(name)], &[]).unwrap_err();
+            let removed = header_edit(&[], &[name.to_owned()]).unwrap_err();
+            for error in [added, removed] {
+                assert!(error.to_string().contains(name), "{error}");
+            }
+        }
     }
 }
