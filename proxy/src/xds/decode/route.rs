@@ -16,6 +16,8 @@ use super::{DecodeError, RULES_MAX, duration, invalid, too_many};
 
 /// Characters of one pattern, at most.
 pub(super) const PATTERN_MAX: usize = 1_024;
+/// Regular expressions of one route table, at most: each may take a quarter of a MiB when it is compiled.
+pub(super) const PATTERNS_MAX: usize = 256;
 /// gRPC requests are told by this.
 const GRPC_CONTENT_TYPE: &str = "application/grpc([+;].*)?";
 
@@ -27,7 +29,10 @@ pub(super) fn decode(value: &route::RouteConfiguration) -> Result<RouteConfig, D
     if host.routes.len() > RULES_MAX {
         return Err(too_many("routes", "rules", RULES_MAX));
     }
-    let rules = host.routes.iter().map(decode_rule).collect::<Result<_, _>>()?;
+    let rules: Vec<Rule> = host.routes.iter().map(decode_rule).collect::<Result<_, _>>()?;
+    if rules.iter().map(patterns).sum::<usize>() > PATTERNS_MAX {
+        return Err(too_many("routes", "regular expressions", PATTERNS_MAX));
+    }
     let config = RouteConfig {
         name: value.name.as_str().into(),
         rules,
@@ -72,6 +77,17 @@ fn decode_rule(value: &route::Route) -> Result<Rule, DecodeError> {
             "must be route, redirect or direct_response",
         )),
     }
+}
+
+/// How many regular expressions a rule has of its own.
+fn patterns(rule: &Rule) -> usize {
+    let RouteMatch {
+        path, headers, query, ..
+    } = &rule.matches;
+    let headers = headers.iter().map(|header| &header.value);
+    let own = |value: &&ValueMatch| matches!(value, ValueMatch::Regex(text) if text != GRPC_CONTENT_TYPE);
+    let values = headers.chain(query.iter().map(|query| &query.value)).filter(own);
+    values.count() + usize::from(matches!(path, PathMatch::Regex(_)))
 }
 
 fn route_match(value: &route::RouteMatch) -> Result<RouteMatch, DecodeError> {
@@ -403,6 +419,39 @@ fn grpc_code(condition: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use weft_xds_proto::envoy::config::core::v3::HeaderValue;
+
+    #[test]
+    fn a_table_has_so_many_regular_expressions_and_no_more() {
+        let rule = |number: usize| route::Route {
+            r#match: Some(route::RouteMatch {
+                path_specifier: Some(route::route_match::PathSpecifier::SafeRegex(
+                    matcher::RegexMatcher {
+                        regex: format!("/{number}/.*"),
+                        ..matcher::RegexMatcher::default()
+                    },
+                )),
+                grpc: Some(route::route_match::GrpcRouteMatchOptions::default()),
+                ..route::RouteMatch::default()
+            }),
+            action: Some(route::route::Action::DirectResponse(
+                route::DirectResponseAction {
+                    status: 404,
+                    ..route::DirectResponseAction::default()
+                },
+            )),
+            ..route::Route::default()
+        };
+        let table = |rules: usize| route::RouteConfiguration {
+            virtual_hosts: vec![route::VirtualHost {
+                routes: (0..rules).map(rule).collect(),
+                ..route::VirtualHost::default()
+            }],
+            ..route::RouteConfiguration::default()
+        };
+        assert_eq!(decode(&table(PATTERNS_MAX)).unwrap().rules.len(), PATTERNS_MAX);
+        let error = decode(&table(PATTERNS_MAX + 1)).unwrap_err();
+        assert!(error.to_string().contains("regular expressions"), "{error}");
+    }
 
     #[test]
     fn headers_that_sidecars_write_are_edited_by_no_route() {
